@@ -1,0 +1,1 @@
+"""HTTP: requests come in, the engine is asked, Kubernetes answers go out."""

@@ -1,0 +1,1 @@
+"""One file per group of paths; the server finds them by folder."""

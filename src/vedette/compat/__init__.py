@@ -1,0 +1,1 @@
+"""The faces of the systems that Vedette replaces, on our engine."""

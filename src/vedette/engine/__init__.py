@@ -1,0 +1,1 @@
+"""The rules of the service: ingest, watch, retention. No vendor in sight."""

@@ -1,0 +1,1 @@
+"""Clock, backoff, tasks, logs, telemetry: knows nothing of clouds or events."""

@@ -1,0 +1,274 @@
+"""Every shape a plug or a room can have, on one page. No code here does anything.
+
+A *kind* says what an object is. A *source* brings notices. A *store* keeps the log. An *identity* says who a caller is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from vedette.model.change import Change, Version
+from vedette.model.entry import Entry, NewEntry
+from vedette.model.notice import Notice
+from vedette.model.reading import OPENSTACK, Key, Reading
+
+# --- kinds -----------------------------------------------------------------------------------------------------------------
+
+FieldType = Literal["string", "integer", "number", "boolean", "array", "object"]
+
+
+class Field(msgspec.Struct, frozen=True):
+    """One field under `status`, named as OpenStack's own API names it."""
+
+    type: FieldType
+    doc: str
+    """A sentence, shown by `kubectl explain`."""
+    admin: bool = False
+    """Only admins see it."""
+
+
+class Column(msgspec.Struct, frozen=True):
+    """One column of a Table (kubectl get, vedette watch). `priority` 1 shows with `-o wide` only."""
+
+    name: str
+    path: tuple[str, ...]
+    """Keys under `status`, e.g. `("fixed_ips", "*", "ip_address")`; `*` goes through a list and joins with commas."""
+    type: FieldType = "string"
+    priority: int = 0
+    doc: str = ""
+
+
+class Kind(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file in `kinds/` exports as `KIND`."""
+
+    kind: str
+    """`Port`"""
+    plural: str
+    """`ports`"""
+    singular: str
+    """`port`: also the file's name and the word on the command line"""
+    short_names: tuple[str, ...] = ()
+    group: str = OPENSTACK
+    doc: str
+    """A sentence for `kubectl explain`."""
+    events: tuple[str, ...]
+    """fnmatch patterns of the event types this kind reads, e.g. `port.*.end`."""
+    read: Callable[[Notice], Iterable[Reading]]
+    """Pure. Raises nothing on odd payloads that it can skip; `NotUnderstood` when the payload is of the wrong shape."""
+    fields: Mapping[str, Field]
+    columns: tuple[Column, ...]
+    audience: Literal["project", "shared", "owner", "admin"] = "project"
+    """Who sees it: the project; also everybody when shared; also its owner; admins only."""
+
+
+# --- who is asking ---------------------------------------------------------------------------------------------------------
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """What a caller may see. Goes into the store's query; it is never a filter in a route."""
+
+    admin: bool = False
+    projects: frozenset[str] = frozenset()
+    user: str = ""
+
+    def sees(self, version: Version) -> bool:
+        return (
+            self.admin
+            or version.shared
+            or (version.project != "" and version.project in self.projects)
+            or (version.owner != "" and version.owner == self.user)
+        )
+
+
+EVERYTHING = Scope(admin=True)
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who a token speaks for."""
+
+    name: str
+    scope: Scope
+    key: str
+    """Stable per token, never the token: for limits per caller and for dropping verdicts."""
+    user: str = ""
+    project: str = ""
+    """The token's own project: the namespace of `vedette kubeconfig`."""
+    roles: frozenset[str] = frozenset()
+    expires_at: int = 0
+    """UTC microseconds; 0: never."""
+
+
+class Authenticator(Protocol):
+    """Turns a token into an identity."""
+
+    async def identify(self, token: str) -> Identity:
+        """Raises Unauthenticated, IdentityUnavailable."""
+        ...
+
+    def forget(self, *, user: str = "", project: str = "") -> None:
+        """Drop verdicts about a user or a project (an `identity.*` notice came); both empty: all of them."""
+        ...
+
+
+# --- store -----------------------------------------------------------------------------------------------------------------
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """Which objects. Everything here is part of the store's query."""
+
+    scope: Scope
+    group: str = ""
+    kind: str = ""
+    """"" for every kind of every group."""
+    source: str = ""
+    """"" for every source."""
+    project: str | None = None
+    """One namespace ("" for objects without a project); None: all that the scope allows."""
+    id: str = ""
+
+    def holds(self, key: Key, version: Version) -> bool:
+        """Whether this state of this object is selected; the same rule as the query's, for one change."""
+        return (
+            (not self.kind or (key.kind == self.kind and key.group == self.group))
+            and (not self.source or key.source == self.source)
+            and (not self.id or key.id == self.id)
+            and (self.project is None or version.project == self.project)
+            and self.scope.sees(version)
+        )
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Part of a list, as of one revision."""
+
+    revision: int
+    items: Sequence[tuple[Key, Version]]
+    after: tuple[str, str] | None
+    """Where the next page starts (source, id); None: this was the last."""
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """One entry as followers get it: all changes of an entry together."""
+
+    entry: Entry
+    changes: tuple[Change, ...]
+
+
+class Stats(msgspec.Struct, frozen=True):
+    """Sizes for the status page and the metrics."""
+
+    entries: int
+    objects: int
+    bytes: int
+    oldest: int
+    head: int
+
+
+class Store(Protocol):
+    """The log and its fold. All times are UTC microseconds."""
+
+    @property
+    def head(self) -> int:
+        """Revision of the newest entry that is durable and folded."""
+        ...
+
+    @property
+    def oldest(self) -> int:
+        """The smallest revision one may follow from; anything smaller is Expired."""
+        ...
+
+    async def append(self, entries: Sequence[NewEntry], expect: Mapping[Key, int] | None = None) -> Sequence[int | None]:
+        """Make the entries durable, in order, all or none; each one's revision, None for a duplicate.
+
+        Raises StoreUnavailable (nothing kept), Conflict (an object's revision is not the expected one; 0: must not exist).
+        """
+        ...
+
+    async def wait_folded(self, revision: int) -> None:
+        """Return when `revision` shows in reads."""
+        ...
+
+    async def get(self, key: Key, scope: Scope) -> Version:
+        """Raises NotFound, also for an object that the scope doesn't see."""
+        ...
+
+    async def list(
+        self, selection: Selection, *, revision: int = 0, after: tuple[str, str] | None = None, limit: int = 500
+    ) -> Page:
+        """Objects as of `revision` (0: now), ordered by (source, id). Raises Expired."""
+        ...
+
+    async def changes(self, after: int, *, selection: Selection, limit: int = 500) -> tuple[Sequence[Change], int]:
+        """Changes with a revision above `after`, whole entries, oldest first, where the selection holds before or after
+        the change; and the revision up to which this is complete. Raises Expired."""
+        ...
+
+    async def entries(
+        self, after: int, *, types: Sequence[str] = (), source: str = "", limit: int = 500, before: int = 0
+    ) -> tuple[Sequence[Appended], int]:
+        """Entries above `after` (and not above `before`, if given) with their changes; `types` are fnmatch patterns.
+        Also the revision up to which this is complete. Raises Expired."""
+        ...
+
+    async def revision_at(self, when: int) -> int:
+        """The newest revision appended before `when` (microseconds); `oldest` when all are later."""
+        ...
+
+    async def projects(self) -> Sequence[str]:
+        """Every project that has an object now."""
+        ...
+
+    def follow(self, wake: Callable[[Sequence[Appended]], None]) -> Callable[[], None]:
+        """Call `wake` in the event loop with what each commit appended, in order; returns how to stop."""
+        ...
+
+    async def retain(self, *, horizon: int, max_bytes: int = 0, most: int = 1000) -> int:
+        """Remove up to `most` entries appended before `horizon` (or while the store is above `max_bytes`); how many went."""
+        ...
+
+    async def stats(self) -> Stats: ...
+
+    async def close(self) -> None: ...
+
+
+# --- sources ---------------------------------------------------------------------------------------------------------------
+
+
+class Offer(Protocol):
+    """What a source is given to hand over news."""
+
+    async def __call__(self, notices: Sequence[Notice]) -> None:
+        """Returns when all of them are durable; only then may the source say yes upstream. Raises TryLater: nothing is
+        promised, offer the same again after the delay."""
+        ...
+
+
+class SourceStatus(msgspec.Struct, frozen=True):
+    """How a source is, for readiness and the status page."""
+
+    name: str
+    type: str
+    ready: bool
+    detail: str
+    last_progress: int = 0
+    """UTC microseconds of the last message or proof of life."""
+    gaps: int = 0
+
+
+class Source(Protocol):
+    """Connects out and listens until it is cancelled; survives its upstream."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def run(self, offer: Offer) -> None:
+        """Runs until cancelled. Recovers by itself from everything but CannotStart."""
+        ...
+
+    def status(self) -> SourceStatus: ...
+
+
+Wait = Callable[[float], Awaitable[None]]
+JsonObject = dict[str, Any]

@@ -1,0 +1,1 @@
+"""What connects out and listens. The file name is the type in the configuration."""
