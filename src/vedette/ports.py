@@ -139,6 +139,10 @@ class Selection(msgspec.Struct, frozen=True):
             and self.scope.sees(version)
         )
 
+    def concerns(self, change: Change) -> bool:
+        """Whether a follower has to look at the change: the selection holds before or after it."""
+        return self.holds(change.key, change.now) or (change.before is not None and self.holds(change.key, change.before))
+
 
 class Page(msgspec.Struct, frozen=True):
     """Part of a list, as of one revision."""
@@ -186,6 +190,11 @@ class Store(Protocol):
         """
         ...
 
+    async def adopt(self, entries: Sequence[Entry]) -> None:
+        """Take over entries of another log with their revisions and times (a restore, a replica): the same log folds to
+        the same bytes. Entries at or below `head` are skipped."""
+        ...
+
     async def wait_folded(self, revision: int) -> None:
         """Return when `revision` shows in reads."""
         ...
@@ -194,7 +203,7 @@ class Store(Protocol):
         """Raises NotFound, also for an object that the scope doesn't see."""
         ...
 
-    async def list(
+    async def objects(
         self, selection: Selection, *, revision: int = 0, after: tuple[str, str] | None = None, limit: int = 500
     ) -> Page:
         """Objects as of `revision` (0: now), ordered by (source, id). Raises Expired."""

@@ -1,4 +1,4 @@
-"""Objects as they stand, and the changes that watchers follow. Made by model/fold.py, kept by a store, sent by engine/watch.py."""
+"""Objects as they stand, and the changes that watchers follow. Made by fold.py, kept by a store, sent by engine/watch.py."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Object(msgspec.Struct, kw_only=True):
 class Version(msgspec.Struct, frozen=True, gc=False):
     """One state of an object as it is served: the bytes, and who may see them.
 
-    `body` is the whole Kubernetes object for admins; its admin-only fields come last, so `body[:cut] + b"}}"` is what tenants get:
-    one encoding, two forms.
+    `body` is the whole Kubernetes object for admins; its admin-only fields come last, so `body[:cut] + b"}}"` is what
+    tenants get: one encoding, two forms.
     """
 
     revision: int

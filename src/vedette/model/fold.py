@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from vedette.kit.clock import rfc3339, rfc3339_us
-from vedette.model.change import Object, Verb, Version
+from vedette.model.change import Change, Object, Verb, Version
+from vedette.model.entry import Entry
 from vedette.model.notice import Notice
 from vedette.model.reading import Key, Reading
 
@@ -79,6 +82,45 @@ def fold(known: Object | None, reading: Reading, key: Key, revision: int) -> tup
     return after, None if served_alike else ("DELETED" if deleted else "MODIFIED")
 
 
+class Held(msgspec.Struct, frozen=True):
+    """An object as a store has it: the state, and the bytes of its last change (None: a tombstone of something never seen)."""
+
+    state: Object
+    version: Version | None
+
+
+def apply(entry: Entry, hold: Callable[[Key], Held | None]) -> tuple[list[Change], dict[Key, Held]]:
+    """Fold all readings of one entry: its changes (one per object at the most, in the order of the readings), and every
+    object it touched, for the store to keep. `hold` gives what is known before this entry.
+
+    Several readings of one object in one entry are one change: an entry is atomic.
+    """
+    before: dict[Key, Held | None] = {}
+    after: dict[Key, Object | None] = {}
+    for reading in entry.readings:
+        key = Key(entry.notice.source, reading.group, reading.kind, reading.id)
+        if key not in before:
+            before[key] = held = hold(key)
+            after[key] = held.state if held else None
+        after[key], _ = fold(after[key], reading, key, entry.revision)
+    changes: list[Change] = []
+    touched: dict[Key, Held] = {}
+    for key, state in after.items():
+        was = before[key]
+        if state is None or (was is not None and state is was.state):
+            continue
+        if state.revision != entry.revision or (state.deleted and (was is None or was.state.deleted)):
+            # Only the as-of moved, or a tombstone for something never seen: kept, and nothing to tell.
+            touched[key] = Held(state, was.version if was else None)
+            continue
+        lived = was is not None and not was.state.deleted
+        verb: Verb = "DELETED" if state.deleted else ("MODIFIED" if lived else "ADDED")
+        version = encode(state, entry.notice, entry.appended_at)
+        changes.append(Change(entry.revision, key, verb, version, was.version if was is not None and lived else None))
+        touched[key] = Held(state, version)
+    return changes, touched
+
+
 def encode(state: Object, notice: Notice, observed_at: int) -> Version:
     """The Kubernetes object as it is served, once: admin-only fields last, so that tenants get a slice of the same bytes.
 
@@ -106,10 +148,7 @@ def encode(state: Object, notice: Notice, observed_at: int) -> Version:
         "status": {"id": key.id, **state.fields},
     }
     public = _encoder.encode(head)[:-2]
-    if state.admin:
-        body = b"".join((public, b",", _encoder.encode(state.admin)[1:], b"}"))
-    else:
-        body = public + b"}}"
+    body = b"".join((public, b",", _encoder.encode(state.admin)[1:], b"}")) if state.admin else public + b"}}"
     return Version(
         revision=state.revision,
         body=body,
@@ -196,8 +235,6 @@ _decoder = msgspec.json.Decoder(_Served)
 
 
 def _seconds(text: str) -> int:
-    from datetime import datetime
-
     return int(datetime.fromisoformat(text).timestamp()) * 1_000_000
 
 

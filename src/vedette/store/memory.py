@@ -1,0 +1,199 @@
+"""The log in memory: the same promises as SQLite but durability. For tests and for trying things out.
+
+Entries come in from `engine/ingest.py`; `engine/watch.py` follows. Everything happens in the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from vedette.errors import Conflict, Expired, NotFound
+from vedette.kit.clock import Clock
+from vedette.model.change import Change, Version
+from vedette.model.entry import Entry, NewEntry
+from vedette.model.fold import Held, apply
+from vedette.model.reading import Key
+from vedette.ports import Appended, Page, Scope, Selection, Stats
+
+
+class MemoryStore:
+    """See `ports.Store`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._head = self._oldest = clock.now_us()
+        self._log: list[Appended] = []
+        self._seen: dict[tuple[str, str], int] = {}
+        self._held: dict[Key, Held] = {}
+        self._history: dict[Key, list[Change]] = {}
+        self._followers: list[Callable[[Sequence[Appended]], None]] = []
+        self._folded = asyncio.Event()
+        self._bytes = 0
+
+    @property
+    def head(self) -> int:
+        return self._head
+
+    @property
+    def oldest(self) -> int:
+        return self._oldest
+
+    async def append(self, entries: Sequence[NewEntry], expect: Mapping[Key, int] | None = None) -> Sequence[int | None]:
+        for key, revision in (expect or {}).items():
+            held = self._held.get(key)
+            now = 0 if held is None or held.state.deleted else held.state.revision
+            if now != revision:
+                raise Conflict(f"{key.kind} {key.id} is at {now}, not at {revision}")
+        now_us = self._now()
+        revisions: list[int | None] = []
+        appended: list[Appended] = []
+        for new in entries:
+            dedup = (new.notice.source, new.notice.id)
+            if dedup in self._seen:
+                revisions.append(None)
+                continue
+            revision = self._head + 1
+            appended.append(self._fold(Entry(revision, now_us, new.notice, new.readings)))
+            revisions.append(revision)
+        self._publish(appended)
+        return revisions
+
+    async def adopt(self, entries: Sequence[Entry]) -> None:
+        self._publish([self._fold(entry) for entry in entries if entry.revision > self._head])
+
+    async def wait_folded(self, revision: int) -> None:
+        while self._head < revision:
+            self._folded.clear()
+            await self._folded.wait()
+
+    async def get(self, key: Key, scope: Scope) -> Version:
+        held = self._held.get(key)
+        if held is None or held.state.deleted or held.version is None or not scope.sees(held.version):
+            raise NotFound(f"{key.kind} {key.id} not found")
+        return held.version
+
+    async def objects(
+        self, selection: Selection, *, revision: int = 0, after: tuple[str, str] | None = None, limit: int = 500
+    ) -> Page:
+        at = revision or self._head
+        self._check_place(at)
+        items: list[tuple[Key, Version]] = []
+        for key in sorted(self._history, key=lambda k: (k.source, k.id)):
+            if after is not None and (key.source, key.id) <= after:
+                continue
+            past = self._history[key]
+            index = bisect.bisect_right(past, at, key=lambda change: change.revision)
+            if index == 0 or past[index - 1].verb == "DELETED":
+                continue
+            version = past[index - 1].now
+            if selection.holds(key, version):
+                if len(items) == limit:
+                    last = items[-1][0]
+                    return Page(at, items, (last.source, last.id))
+                items.append((key, version))
+        return Page(at, items, None)
+
+    async def changes(self, after: int, *, selection: Selection, limit: int = 500) -> tuple[Sequence[Change], int]:
+        self._check_place(after)
+        found: list[Change] = []
+        for one in self._log[self._index(after) :]:
+            found.extend(change for change in one.changes if selection.concerns(change))
+            if len(found) >= limit:
+                return found, one.entry.revision
+        return found, self._head
+
+    async def entries(
+        self, after: int, *, types: Sequence[str] = (), source: str = "", limit: int = 500, before: int = 0
+    ) -> tuple[Sequence[Appended], int]:
+        self._check_place(after)
+        found: list[Appended] = []
+        for one in self._log[self._index(after) :]:
+            notice = one.entry.notice
+            if before and one.entry.revision > before:
+                return found, before
+            if source and notice.source != source:
+                continue
+            if types and not any(fnmatchcase(notice.event_type, pattern) for pattern in types):
+                continue
+            found.append(one)
+            if len(found) >= limit:
+                return found, one.entry.revision
+        return found, min(before, self._head) if before else self._head
+
+    async def revision_at(self, when: int) -> int:
+        index = bisect.bisect_left(self._log, when, key=lambda one: one.entry.appended_at)
+        return self._log[index - 1].entry.revision if index else self._oldest
+
+    async def projects(self) -> Sequence[str]:
+        live = (held.state.project for held in self._held.values() if not held.state.deleted)
+        return sorted({project for project in live if project})
+
+    def follow(self, wake: Callable[[Sequence[Appended]], None]) -> Callable[[], None]:
+        self._followers.append(wake)
+        return lambda: self._followers.remove(wake)
+
+    async def retain(self, *, horizon: int, max_bytes: int = 0, most: int = 1000) -> int:
+        going = 0
+        while going < min(most, len(self._log)):
+            one = self._log[going]
+            if one.entry.appended_at >= horizon and not (max_bytes and self._bytes > max_bytes):
+                break
+            going += 1
+            self._bytes -= _size(one)
+            self._oldest = one.entry.revision
+            del self._seen[(one.entry.notice.source, one.entry.notice.id)]
+            for change in one.changes:
+                past = self._history[change.key]
+                while past[0].revision < change.revision:  # what stood before a change goes with it
+                    past.pop(0)
+                if change.verb == "DELETED" and len(past) == 1:
+                    del self._history[change.key]
+                    del self._held[change.key]
+        del self._log[:going]
+        return going
+
+    async def stats(self) -> Stats:
+        live = sum(1 for held in self._held.values() if not held.state.deleted)
+        return Stats(entries=len(self._log), objects=live, bytes=self._bytes, oldest=self._oldest, head=self._head)
+
+    async def close(self) -> None:
+        self._followers.clear()
+
+    # --- inside ---
+
+    def _now(self) -> int:
+        """The wall clock, but never back: retention and `since` need the order of the log."""
+        last = self._log[-1].entry.appended_at if self._log else 0
+        return max(self._clock.now_us(), last)
+
+    def _fold(self, entry: Entry) -> Appended:
+        changes, touched = apply(entry, self._held.get)
+        self._held.update(touched)
+        for change in changes:
+            self._history.setdefault(change.key, []).append(change)
+        self._seen[(entry.notice.source, entry.notice.id)] = entry.revision
+        self._head = entry.revision
+        one = Appended(entry, tuple(changes))
+        self._log.append(one)
+        self._bytes += _size(one)
+        return one
+
+    def _publish(self, appended: Sequence[Appended]) -> None:
+        if appended:
+            self._folded.set()
+            for wake in tuple(self._followers):
+                wake(appended)
+
+    def _index(self, after: int) -> int:
+        return bisect.bisect_right(self._log, after, key=lambda one: one.entry.revision)
+
+    def _check_place(self, revision: int) -> None:
+        if not self._oldest <= revision <= self._head:
+            raise Expired(f"revision {revision} is not in the log ({self._oldest} to {self._head}): list again")
+
+
+def _size(one: Appended) -> int:
+    return len(one.entry.notice.payload) + sum(len(change.now.body) for change in one.changes)
