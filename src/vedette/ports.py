@@ -143,6 +143,25 @@ class Selection(msgspec.Struct, frozen=True):
         """Whether a follower has to look at the change: the selection holds before or after it."""
         return self.holds(change.key, change.now) or (change.before is not None and self.holds(change.key, change.before))
 
+    def tells(self, appended: Appended) -> bool:
+        """Whether an entry is news of something selected: of an object it changed, or of one that a reading speaks of."""
+        if self.scope.admin and not (self.kind or self.id or self.source) and self.project is None:
+            return True
+        notice = appended.entry.notice
+        if self.source and notice.source != self.source:
+            return False
+        if any(self.concerns(change) for change in appended.changes):
+            return True
+        if not (self.kind or self.id) and self.project is None and self.scope.admin:
+            return True
+        return any(
+            (not self.kind or (reading.kind == self.kind and reading.group == self.group))
+            and (not self.id or reading.id == self.id)
+            and (self.project is None or reading.project == self.project)
+            and (self.scope.admin or (bool(reading.project) and reading.project in self.scope.projects))
+            for reading in appended.entry.readings
+        )
+
 
 class Page(msgspec.Struct, frozen=True):
     """Part of a list, as of one revision."""
@@ -215,9 +234,17 @@ class Store(Protocol):
         ...
 
     async def entries(
-        self, after: int, *, types: Sequence[str] = (), source: str = "", limit: int = 500, before: int = 0
+        self,
+        after: int,
+        *,
+        types: Sequence[str] = (),
+        source: str = "",
+        selection: Selection | None = None,
+        limit: int = 500,
+        before: int = 0,
     ) -> tuple[Sequence[Appended], int]:
-        """Entries above `after` (and not above `before`, if given) with their changes; `types` are fnmatch patterns.
+        """Entries above `after` (and not above `before`, if given) with their changes; `types` are fnmatch patterns; with a
+        `selection`, only those that tell of something it selects (`Selection.tells`).
         Also the revision up to which this is complete. Raises Expired."""
         ...
 

@@ -106,7 +106,14 @@ class MemoryStore:
         return found, self._head
 
     async def entries(
-        self, after: int, *, types: Sequence[str] = (), source: str = "", limit: int = 500, before: int = 0
+        self,
+        after: int,
+        *,
+        types: Sequence[str] = (),
+        source: str = "",
+        selection: Selection | None = None,
+        limit: int = 500,
+        before: int = 0,
     ) -> tuple[Sequence[Appended], int]:
         self._check_place(after)
         found: list[Appended] = []
@@ -117,6 +124,8 @@ class MemoryStore:
             if source and notice.source != source:
                 continue
             if types and not any(fnmatchcase(notice.event_type, pattern) for pattern in types):
+                continue
+            if selection is not None and not selection.tells(one):
                 continue
             found.append(one)
             if len(found) >= limit:

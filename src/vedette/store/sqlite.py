@@ -174,10 +174,17 @@ class SqliteStore:
         return await self._read(lambda db: self._changes(db, after, self._head, selection, limit))
 
     async def entries(
-        self, after: int, *, types: Sequence[str] = (), source: str = "", limit: int = 500, before: int = 0
+        self,
+        after: int,
+        *,
+        types: Sequence[str] = (),
+        source: str = "",
+        selection: Selection | None = None,
+        limit: int = 500,
+        before: int = 0,
     ) -> tuple[Sequence[Appended], int]:
         end = min(before, self._head) if before else self._head
-        return await self._read(lambda db: self._entries(db, after, end, types, source, limit))
+        return await self._read(lambda db: self._entries(db, after, end, types, source, selection, limit))
 
     async def revision_at(self, when: int) -> int:
         def search(db: sqlite3.Connection) -> int:
@@ -442,7 +449,14 @@ class SqliteStore:
         return found, end
 
     def _entries(
-        self, db: sqlite3.Connection, after: int, end: int, types: Sequence[str], source: str, limit: int
+        self,
+        db: sqlite3.Connection,
+        after: int,
+        end: int,
+        types: Sequence[str],
+        source: str,
+        selection: Selection | None,
+        limit: int,
     ) -> tuple[Sequence[Appended], int]:
         self._check_place(db, after)
         where = "revision > ? AND revision <= ?"
@@ -459,8 +473,9 @@ class SqliteStore:
         rows = db.execute(sql, values)
         for looked_at, (revision, appended_at, event_type, notice, payload) in enumerate(rows, 1):
             if not types or any(fnmatchcase(event_type, pattern) for pattern in types):
-                entry = _entry(revision, appended_at, notice, payload)
-                found.append(Appended(entry, tuple(_changes_of(db, revision))))
+                one = Appended(_entry(revision, appended_at, notice, payload), tuple(_changes_of(db, revision)))
+                if selection is None or selection.tells(one):
+                    found.append(one)
             if len(found) >= limit or looked_at >= 50_000:  # a rare type must not hold a reader for minutes
                 return found, revision
         return found, end

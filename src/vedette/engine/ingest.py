@@ -1,0 +1,134 @@
+"""Where news enters: `offer(notices)` asks the kinds to read each notice and appends it; done means durable.
+
+Notices come in from sources (and from the service itself); the store is next. What a source's `drop` patterns name is counted as
+*not interesting* and goes no further; everything else is an entry, claimed by a kind or not. The sum is exact:
+received = events + duplicates + not interesting + not understood.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from vedette.errors import NotUnderstood
+from vedette.kit.log import kv
+from vedette.kit.telemetry import Telemetry
+from vedette.model.entry import NewEntry
+from vedette.model.notice import GAP, NOT_UNDERSTOOD, Notice
+from vedette.model.reading import Reading
+from vedette.ports import Kind, Store
+
+log = logging.getLogger("vedette.engine.ingest")
+
+SLICE_SECONDS = 0.002
+"""How long reading notices may hold the loop before somebody else gets a turn."""
+
+Read = Callable[[Notice], Iterable[Reading]]
+
+
+class Ingest:
+    """See the module. One for all sources; `drop` is per source: fnmatch patterns of event types."""
+
+    def __init__(
+        self, store: Store, kinds: Sequence[Kind], telemetry: Telemetry, drop: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        self._store = store
+        self._kinds = kinds
+        self._drop = dict(drop or {})
+        self._readers: dict[str, tuple[Read, ...]] = {}
+        self._dropped: dict[tuple[str, str], bool] = {}
+        self._received = telemetry.counter("notices_received_total", "Messages delivered by a source", "source")
+        self._events = telemetry.counter("notices_events_total", "Messages that became an entry of the log", "source")
+        self._duplicates = telemetry.counter("notices_duplicates_total", "Messages whose id the log has already", "source")
+        self._boring = telemetry.counter(
+            "notices_not_interesting_total", "Messages that the source's `drop` names", "source", "event_type"
+        )
+        self._puzzling = telemetry.counter(
+            "notices_not_understood_total", "Messages that could not be read; see `vedette not-understood`", "source"
+        )
+        self._gaps = telemetry.counter("source_gaps_total", "Times in which news may have been missed", "source")
+        self._unread = telemetry.counter(
+            "notices_unread_total", "Entries whose payload a kind could not read (kept all the same)", "source", "kind"
+        )
+
+    async def offer(self, notices: Sequence[Notice]) -> None:
+        """Make them durable. See `ports.Offer`. Raises StoreUnavailable: nothing was kept, nothing counted; offer again."""
+        entries: list[NewEntry] = []
+        boring: list[Notice] = []
+        until = time.perf_counter() + SLICE_SECONDS
+        for notice in notices:
+            if notice.event_type != NOT_UNDERSTOOD and self._is_dropped(notice):
+                boring.append(notice)
+                continue
+            entries.append(NewEntry(notice, self._read(notice)))
+            if time.perf_counter() >= until:
+                await asyncio.sleep(0)
+                until = time.perf_counter() + SLICE_SECONDS
+        revisions = await self._store.append(entries)
+        self._count(entries, revisions, boring)
+
+    def _count(self, entries: Sequence[NewEntry], revisions: Sequence[int | None], boring: Sequence[Notice]) -> None:
+        """After the append, so that an offer that failed and comes again counts once."""
+        sums: dict[tuple[str, str], int] = {}
+        for notice in boring:
+            self._boring.labels(notice.source, notice.event_type).inc()
+            sums[notice.source, "received"] = sums.get((notice.source, "received"), 0) + 1
+        for entry, revision in zip(entries, revisions, strict=True):
+            source, event_type = entry.notice.source, entry.notice.event_type
+            if event_type == GAP:  # ours, not received
+                if revision is not None:
+                    self._gaps.labels(source).inc()
+                continue
+            what = "duplicate" if revision is None else "puzzling" if event_type == NOT_UNDERSTOOD else "event"
+            sums[source, what] = sums.get((source, what), 0) + 1
+            sums[source, "received"] = sums.get((source, "received"), 0) + 1
+        counters = {
+            "received": self._received,
+            "event": self._events,
+            "duplicate": self._duplicates,
+            "puzzling": self._puzzling,
+        }
+        for (source, what), number in sums.items():
+            counters[what].labels(source).inc(number)
+
+    def _read(self, notice: Notice) -> tuple[Reading, ...]:
+        readers = self._readers.get(notice.event_type)
+        if readers is None:
+            readers = self._claimed(notice.event_type)
+        if not readers:
+            return ()
+        if len(readers) == 1:
+            return self._ask(readers[0], notice)
+        return tuple(reading for read in readers for reading in self._ask(read, notice))
+
+    def _ask(self, read: Read, notice: Notice) -> tuple[Reading, ...]:
+        """A kind that can't read a payload loses that reading, never the notice."""
+        try:
+            return tuple(read(notice))
+        except Exception as why:  # noqa: BLE001 - kinds get whatever a cloud sends; the notice is kept, and this is told
+            kind = read.__module__.rpartition(".")[2]
+            self._unread.labels(notice.source, kind).inc()
+            level = logging.INFO if isinstance(why, NotUnderstood) else logging.ERROR
+            told = kv(kind=kind, event_type=notice.event_type, id=notice.id)
+            log.log(level, "a notice was kept but could not be read: %s", type(why).__name__, extra=told)
+            return ()
+
+    def _claimed(self, event_type: str) -> tuple[Read, ...]:
+        if len(self._readers) > 10_000:  # event types come from outside
+            self._readers.clear()
+        found = tuple(kind.read for kind in self._kinds if any(fnmatchcase(event_type, pattern) for pattern in kind.events))
+        self._readers[event_type] = found
+        return found
+
+    def _is_dropped(self, notice: Notice) -> bool:
+        key = (notice.source, notice.event_type)
+        found = self._dropped.get(key)
+        if found is None:
+            if len(self._dropped) > 10_000:
+                self._dropped.clear()
+            patterns = self._drop.get(notice.source, ())
+            found = self._dropped[key] = any(fnmatchcase(notice.event_type, pattern) for pattern in patterns)
+        return found

@@ -1,0 +1,670 @@
+"""Everybody who follows the log over a socket: catch up, then live, never in each other's way.
+
+Commits come in from the store (`follow`); bytes go out to transports that `api/` hands over. A watcher is a position and a
+socket. Watchers that want the same (selection, selector, form, scope) are a *group*: what a commit produced is matched and
+encoded once per group and written, joined, to every member by one broadcaster. A member whose socket is full leaves the group,
+keeps its position and comes back through the ring of recent entries, or from the store when the ring has gone by. Nobody
+waits for it.
+
+Limits: unsent bytes of one watcher stay under `max_buffer_bytes`; one whose socket takes nothing for `stall_timeout` is cut and
+can resume; above `max_watchers` a new one gets TooBusy. The ring holds `ring_bytes`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import contextlib
+import enum
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, Protocol
+
+import msgspec
+
+from vedette.errors import Expired, TooBusy
+from vedette.kit.log import kv
+from vedette.kit.telemetry import Telemetry
+from vedette.model.change import Change, Version
+from vedette.model.fold import NO_PROJECT, name_of, restamp
+from vedette.model.reading import Key
+from vedette.model.selector import Selector
+from vedette.ports import Appended, Selection, Store
+
+log = logging.getLogger("vedette.engine.watch")
+
+SLICE_SECONDS = 0.002
+"""How long matching may hold the loop before somebody else gets a turn."""
+WRITE_SECONDS = 0.010
+"""The same for writing to many sockets: one event to 10,000 watchers takes about 75 ms."""
+FUTURE_GRACE_SECONDS = 3.0
+"""A client that asks for a revision we don't have yet may have read it from elsewhere a moment ago; then it is Expired."""
+
+
+READ_CHANGES = 200
+"""How many changes a watcher that is far behind reads from the store at a time."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    bookmark_seconds: float = 15.0
+    max_watchers: int = 10_000
+    max_buffer_bytes: int = 256 * 1024
+    stall_timeout: float = 60.0
+    ring_bytes: int = 64 * 1024 * 1024
+
+
+class Transport(Protocol):
+    """The part of asyncio's WriteTransport that the broadcaster uses."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None: ...
+    def get_write_buffer_size(self) -> int: ...
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+    def is_closing(self) -> bool: ...
+    def abort(self) -> None: ...
+
+
+class Form(msgspec.Struct, frozen=True):
+    """How an event looks on the wire. Equal names are the same form."""
+
+    name: str
+    event: Callable[[str, Key, bytes], bytes]
+    """(ADDED|MODIFIED|DELETED, key, the object's JSON in the form the caller may see) → a line."""
+    bookmark: Callable[[int, bool], bytes]
+    """(revision, initial events end here) → a line."""
+
+
+class Ended(enum.Enum):
+    """Why a watch is over."""
+
+    TIMEOUT = "its timeoutSeconds passed"
+    SHUTDOWN = "the service stops"
+    STALLED = "its socket took nothing for too long"
+    REVOKED = "its rights ended"
+
+
+class Feed(Protocol):
+    """What a group follows. Equal keys share a group."""
+
+    @property
+    def key(self) -> tuple[Any, ...]: ...
+
+    def tags(self) -> Iterable[tuple[str, ...]]:
+        """Where in the index it is found."""
+        ...
+
+    def lines(self, appended: Appended, memo: Memo) -> bytes:
+        """What this entry means to the group; b"" for nothing."""
+        ...
+
+    def bookmark(self, revision: int, initial_end: bool = False) -> bytes: ...
+
+    async def read(self, store: Store, after: int) -> tuple[bytes, int]:
+        """The lines from the log, when the ring has gone by; and up to where that is complete. Raises Expired."""
+        ...
+
+
+class Memo:
+    """What was worked out for one entry already, shared by all groups: decoded objects and encoded lines."""
+
+    __slots__ = ("_lines", "_parsed")
+
+    def __init__(self) -> None:
+        self._parsed: dict[tuple[int, bool], dict[str, Any]] = {}
+        self._lines: dict[tuple[Any, ...], bytes] = {}
+
+    def parsed(self, version: Version, admin: bool) -> dict[str, Any]:
+        """The object in the form the caller sees, decoded once."""
+        key = (id(version), admin)
+        found = self._parsed.get(key)
+        if found is None:
+            found = self._parsed[key] = msgspec.json.decode(version.admin_form() if admin else version.tenant_form())
+        return found
+
+    def line(self, form: Form, verb: str, key: Key, version: Version, admin: bool) -> bytes:
+        name = (form.name, verb, id(version), admin)
+        found = self._lines.get(name)
+        if found is None:
+            body = version.admin_form() if admin else version.tenant_form()
+            found = self._lines[name] = form.event(verb, key, body)
+        return found
+
+    def left(self, form: Form, key: Key, before: Version, revision: int, admin: bool) -> bytes:
+        """DELETED with the content that the caller could see, under the revision at which it left."""
+        name = (form.name, "left", id(before), admin)
+        found = self._lines.get(name)
+        if found is None:
+            gone = restamp(before, revision)
+            found = self._lines[name] = form.event("DELETED", key, gone.admin_form() if admin else gone.tenant_form())
+        return found
+
+
+class ChangeFeed:
+    """Objects: ADDED, MODIFIED, DELETED as one caller sees them through one selector."""
+
+    def __init__(self, selection: Selection, selector: Selector, form: Form) -> None:
+        self.selection = selection
+        self.selector = selector
+        self.form = form
+        self.admin = selection.scope.admin
+        self.key = ("changes", selection, selector, form.name)
+
+    def tags(self) -> Iterable[tuple[str, ...]]:
+        selection, scope = self.selection, self.selection.scope
+        kind = (selection.group, selection.kind)
+        if scope.admin:
+            return [("all", *kind)] if selection.project is None else [("project", selection.project, *kind)]
+        wanted: list[tuple[str, ...]] = [("shared", *kind)]
+        projects = scope.projects if selection.project is None else scope.projects & {selection.project}
+        wanted += [("project", project, *kind) for project in projects if project]
+        if scope.user:
+            wanted.append(("owner", scope.user, *kind))
+        return wanted
+
+    def lines(self, appended: Appended, memo: Memo) -> bytes:
+        found = b""
+        for change in appended.changes:
+            if self.selection.concerns(change):
+                found += self._line(change, memo)
+        return found
+
+    def _line(self, change: Change, memo: Memo) -> bytes:
+        """Entering the selection is ADDED, leaving it is DELETED with the content it had, under the change's revision."""
+        now, before, key = change.now, change.before, change.key
+        is_in = change.verb != "DELETED" and self.holds(key, now, memo)
+        if before is None:
+            return memo.line(self.form, "ADDED", key, now, self.admin) if is_in else b""
+        was_in = self.holds(key, before, memo)
+        if change.verb == "DELETED":
+            if not was_in:
+                return b""
+            if self.selection.holds(key, now):
+                return memo.line(self.form, "DELETED", key, now, self.admin)
+            return memo.left(self.form, key, before, change.revision, self.admin)
+        if was_in and is_in and now.project == before.project:
+            return memo.line(self.form, "MODIFIED", key, now, self.admin)
+        left = memo.left(self.form, key, before, change.revision, self.admin) if was_in else b""
+        # Another namespace is another name in Kubernetes: gone there, new here.
+        return left + (memo.line(self.form, "ADDED", key, now, self.admin) if is_in else b"")
+
+    def holds(self, key: Key, version: Version, memo: Memo) -> bool:
+        if not self.selection.holds(key, version):
+            return False
+        selector = self.selector
+        if selector.everything:
+            return True
+        status: dict[str, Any] = memo.parsed(version, self.admin)["status"] if selector.needs_body else {}
+        labels = {"vedette.dev/source": key.source}
+        return selector.matches(name_of(key.id), version.project or NO_PROJECT, labels, status)
+
+    def bookmark(self, revision: int, initial_end: bool = False) -> bytes:
+        return self.form.bookmark(revision, initial_end)
+
+    async def read(self, store: Store, after: int) -> tuple[bytes, int]:
+        changes, upto = await store.changes(after, selection=self.selection, limit=READ_CHANGES)
+        return b"".join([self._line(change, Memo()) for change in changes]), upto
+
+
+class NoticeFeed:
+    """The notices themselves (`/v1/events`, WEaaS' raw format)."""
+
+    def __init__(
+        self, name: str, selection: Selection, types: tuple[str, ...], render: Callable[[Appended], bytes],
+        bookmark: Callable[[int], bytes],
+    ) -> None:  # fmt: skip
+        self.selection = selection
+        self.types = types
+        self._render = render
+        self._bookmark = bookmark
+        self._wanted = _matcher(types)
+        self.key = ("notices", name, selection, types)
+
+    def tags(self) -> Iterable[tuple[str, ...]]:
+        return [("notices",)]
+
+    def lines(self, appended: Appended, memo: Memo) -> bytes:
+        if not self._wanted(appended.entry.notice.event_type) or not self.selection.tells(appended):
+            return b""
+        return self._render(appended)
+
+    def bookmark(self, revision: int, initial_end: bool = False) -> bytes:
+        return self._bookmark(revision)
+
+    async def read(self, store: Store, after: int) -> tuple[bytes, int]:
+        found, upto = await store.entries(after, types=self.types, selection=self.selection, limit=READ_CHANGES)
+        return b"".join([self._render(one) for one in found]), upto
+
+
+class Watcher:
+    """A position and a socket."""
+
+    __slots__ = (
+        "bookmarks", "chunked", "drain", "ended", "feed", "live", "owner", "position", "since", "transport", "unsent", "wake",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        feed: Feed,
+        transport: Transport,
+        drain: Callable[[], Awaitable[None]],
+        *,
+        chunked: bool,
+        bookmarks: bool,
+        owner: str,
+    ) -> None:
+        self.feed = feed
+        self.transport = transport
+        self.drain = drain
+        self.chunked = chunked
+        self.bookmarks = bookmarks
+        self.owner = owner
+        self.position = 0
+        self.live = False
+        self.ended: Ended | None = None
+        self.wake: asyncio.Future[None] | None = None
+        self.unsent = 0
+        self.since = 0.0
+
+    def end(self, why: Ended) -> None:
+        """Ask the watch to finish; its own coroutine does it."""
+        if self.ended is None:
+            self.ended = why
+        self.poke()
+
+    def poke(self) -> None:
+        if self.wake is not None and not self.wake.done():
+            self.wake.set_result(None)
+
+
+class _Group:
+    __slots__ = ("feed", "live", "tags")
+
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+        self.live: dict[Watcher, None] = {}
+        self.tags = tuple(feed.tags())
+
+
+class Hub:
+    """The one broadcaster, and the way in for every watch."""
+
+    def __init__(self, store: Store, limits: Limits, telemetry: Telemetry) -> None:
+        self._store = store
+        self.limits = limits
+        self.position = store.head
+        """Everything up to here was handed to every live watcher."""
+        self._ring: list[Appended] = []
+        self._ring_starts = store.head
+        self._ring_bytes = 0
+        self._next = 0
+        self._groups: dict[tuple[Any, ...], _Group] = {}
+        self._index: dict[tuple[str, ...], dict[_Group, None]] = {}
+        self._watchers: set[Watcher] = set()
+        self._woken = asyncio.Event()
+        self._progress = asyncio.Event()
+        """Set, and replaced, whenever `position` has moved."""
+        self._closing = False
+        self._stop_following: Callable[[], None] | None = None
+        self._delivered = telemetry.counter("watch_events_total", "Events written to watchers, one per event and watcher")
+        self._sent = telemetry.counter("watch_bytes_total", "Bytes written to watchers")
+        self._lagged = telemetry.counter("watch_lagging_total", "Times a watcher's socket was full and it left the live group")
+        self._cut = telemetry.counter("watch_cut_total", "Watchers cut because their socket took nothing")
+        telemetry.gauge("watchers", "Open watches").set_function(lambda: len(self._watchers))
+        telemetry.gauge("watchers_lagging", "Watchers that catch up").set_function(
+            lambda: sum(1 for watcher in self._watchers if not watcher.live)
+        )
+        telemetry.gauge("watch_groups", "Groups of watchers that want the same").set_function(lambda: len(self._groups))
+        telemetry.gauge("watch_position", "Revision up to which live watchers were served").set_function(lambda: self.position)
+
+    async def run(self) -> None:
+        """Broadcast until cancelled."""
+        self._ring_starts = self.position = self._store.head
+        self._stop_following = self._store.follow(self._appended)
+        try:
+            next_bookmark = time.monotonic() + self.limits.bookmark_seconds
+            while True:
+                with contextlib.suppress(TimeoutError):  # time for the bookmarks
+                    await asyncio.wait_for(self._woken.wait(), max(0.0, next_bookmark - time.monotonic()))
+                self._woken.clear()
+                while self._next < len(self._ring):
+                    if self._ring_bytes > 2 * self.limits.ring_bytes:
+                        self._trim()
+                        if self._ring_bytes > 2 * self.limits.ring_bytes:
+                            self._overrun()
+                            break
+                    await self._broadcast()
+                self._trim()
+                if time.monotonic() >= next_bookmark:
+                    next_bookmark = time.monotonic() + self.limits.bookmark_seconds
+                    await self._bookmarks()
+        finally:
+            self._stop_following()
+
+    def close(self) -> None:
+        """End every watch cleanly; new ones are refused."""
+        self._closing = True
+        for watcher in self._watchers:
+            watcher.end(Ended.SHUTDOWN)
+
+    def end(self, owner: str, why: Ended) -> None:
+        """End all watches of one token."""
+        for watcher in self._watchers:
+            if watcher.owner == owner:
+                watcher.end(why)
+
+    def streams(self, owner: str) -> int:
+        return sum(1 for watcher in self._watchers if watcher.owner == owner)
+
+    def check_room(self) -> None:
+        """Before an answer has begun: raises TooBusy."""
+        if self._closing:
+            raise TooBusy("the service is stopping", delay=1)
+        if len(self._watchers) >= self.limits.max_watchers:
+            raise TooBusy(f"{self.limits.max_watchers} watches are open (watch.max_watchers)", delay=5)
+
+    async def check_place(self, after: int) -> None:
+        """Raises Expired when one can't follow from here; waits a moment for a revision that is still to come."""
+        if after > self._store.head:
+            try:
+                await asyncio.wait_for(self._store.wait_folded(after), FUTURE_GRACE_SECONDS)
+            except TimeoutError:
+                raise Expired(f"revision {after} is in the future (the newest is {self._store.head}): list again") from None
+        if after < self._store.oldest:
+            raise Expired(f"too old resource version: {after} ({self._store.oldest})")
+
+    async def serve(self, watcher: Watcher, *, after: int, initial: bytes = b"", timeout: float | None = None) -> Ended:
+        """Follow from `after` until something ends it. `initial` is sent first.
+
+        Raises Expired (the place is gone; the caller says so on the wire) and ConnectionError (the client is gone).
+        """
+        limit = self.limits.max_buffer_bytes
+        watcher.transport.set_write_buffer_limits(high=limit // 4)
+        watcher.position = after
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._watchers.add(watcher)
+        try:
+            if initial:
+                await self.send(watcher, initial)
+            while watcher.ended is None:
+                await self._catch_up(watcher, deadline)
+                if watcher.ended is not None:
+                    break
+                # No await between the last look at the position and this: nothing can slip in between.
+                self._join(watcher)
+                watcher.wake = asyncio.get_running_loop().create_future()
+                try:
+                    if deadline is None:
+                        await watcher.wake
+                    else:
+                        await asyncio.wait_for(watcher.wake, max(0.0, deadline - time.monotonic()))
+                except TimeoutError:
+                    watcher.end(Ended.TIMEOUT)
+                finally:
+                    watcher.wake = None
+            return watcher.ended
+        finally:
+            self._leave(watcher)
+            self._watchers.discard(watcher)
+
+    async def send(self, watcher: Watcher, data: bytes) -> None:
+        """Write at the socket's own pace, in pieces that keep the buffer bounded. Ends the watch when nothing moves."""
+        step = max(1024, self.limits.max_buffer_bytes // 4)
+        data = _chunk(data) if watcher.chunked else data
+        view = memoryview(data)
+        for start in range(0, len(view), step):
+            if watcher.transport.is_closing():
+                raise ConnectionResetError("the client is gone")
+            watcher.transport.write(view[start : start + step])
+            if watcher.transport.get_write_buffer_size() <= step:
+                continue  # the socket took it; no turn of the loop for nothing
+            try:
+                await asyncio.wait_for(watcher.drain(), self.limits.stall_timeout)
+            except TimeoutError:
+                self._stalled(watcher)
+                return
+        self._sent.inc(len(data))
+
+    # --- inside ---
+
+    def _appended(self, appended: Sequence[Appended]) -> None:
+        """Called by the store after each commit, in the loop."""
+        self._ring.extend(appended)
+        for one in appended:
+            self._ring_bytes += _weight(one)
+        self._woken.set()
+
+    async def _broadcast(self) -> None:
+        """Match what is next for at most 2 ms, then write it to the live members of each group, joined."""
+        until = time.perf_counter() + SLICE_SECONDS
+        pending: dict[_Group, list[bytes]] = {}
+        was = self.position
+        while self._next < len(self._ring):
+            appended = self._ring[self._next]
+            self._next += 1
+            self.match(appended, pending)
+            if time.perf_counter() >= until:
+                break
+        # From here on a watcher that joins must have come up to this place through the ring by itself; those who are written
+        # to are the ones that were live now.
+        self._move(self._ring[self._next - 1].entry.revision)
+        work = [(group, lines, tuple(group.live)) for group, lines in pending.items()]
+        limit = self.limits.max_buffer_bytes
+        until = time.perf_counter() + WRITE_SECONDS
+        framed: dict[bytes, bytes] = {}
+        for _, lines, watchers in work:
+            data = lines[0] if len(lines) == 1 else b"".join(lines)
+            chunk = framed.get(data)
+            if chunk is None:
+                chunk = framed[data] = _chunk(data)
+            size, room = len(chunk), limit - len(chunk)
+            written = 0
+            for watcher in watchers:
+                if not watcher.live:
+                    continue
+                transport = watcher.transport
+                if transport.get_write_buffer_size() > room:
+                    self._lag(watcher, was)
+                    continue
+                transport.write(chunk if watcher.chunked else data)
+                written += 1
+                if not written & 63 and time.perf_counter() >= until:
+                    await asyncio.sleep(0)
+                    until = time.perf_counter() + WRITE_SECONDS
+            self._delivered.inc(written * len(lines))
+            self._sent.inc(written * size)
+
+    def _move(self, position: int) -> None:
+        self.position = position
+        self._progress.set()
+        self._progress = asyncio.Event()
+
+    def _overrun(self) -> None:
+        """More came in than the ring may hold before it could be handed out: everybody reads it from the store instead."""
+        log.warning("the ring ran over; live watchers go on from the store", extra=kv(entries=len(self._ring) - self._next))
+        for group in tuple(self._groups.values()):
+            for watcher in tuple(group.live):
+                self._lag(watcher, self.position)
+        self._ring_starts = self._ring[-1].entry.revision
+        self._ring.clear()
+        self._ring_bytes = self._next = 0
+        self._move(self._ring_starts)
+
+    def match(self, appended: Appended, pending: dict[_Group, list[bytes]]) -> None:
+        """Which groups an entry concerns, through the index, and what it means to each."""
+        memo = Memo()
+        found: dict[_Group, None] = {}
+        index = self._index
+        for change in appended.changes:
+            kind = (change.key.group, change.key.kind)
+            for tag in _tags_of(change):
+                for name in ((*tag, *kind), (*tag, "", "")):
+                    groups = index.get(name)
+                    if groups:
+                        found.update(groups)
+        notices = index.get(("notices",))
+        if notices:
+            found.update(notices)
+        for group in found:
+            lines = group.feed.lines(appended, memo)
+            if lines:
+                pending.setdefault(group, []).append(lines)
+
+    async def _catch_up(self, watcher: Watcher, deadline: float | None) -> None:
+        """From the ring, or from the store when the ring has gone by, until it stands exactly where the live ones stand.
+
+        Ends without giving up the loop after its last look at `position`: then the caller may join.
+        """
+        said = time.monotonic()
+        while watcher.position != self.position and watcher.ended is None:
+            if deadline is not None and time.monotonic() >= deadline:
+                watcher.end(Ended.TIMEOUT)
+                return
+            if watcher.position > self.position:
+                # It read from the store what the broadcaster has still to hand out; both will meet.
+                await self._progress.wait()
+                continue
+            if watcher.position < self._ring_starts:
+                part, upto = await watcher.feed.read(self._store, watcher.position)
+            else:
+                part, upto, whole = self._from_ring(watcher)
+                if not whole:
+                    await asyncio.sleep(0)
+            if part:
+                await self.send(watcher, part)
+                said = time.monotonic()
+            watcher.position = upto
+            if watcher.bookmarks and time.monotonic() - said >= self.limits.bookmark_seconds:
+                await self.send(watcher, watcher.feed.bookmark(watcher.position))
+                said = time.monotonic()
+
+    def _from_ring(self, watcher: Watcher) -> tuple[bytes, int, bool]:
+        """The lines after its position, up to where, and whether that is all for now."""
+        start = bisect.bisect_right(self._ring, watcher.position, key=lambda one: one.entry.revision)
+        parts: list[bytes] = []
+        size, upto = 0, watcher.position
+        until = time.perf_counter() + SLICE_SECONDS
+        for index in range(start, self._next):
+            one = self._ring[index]
+            lines = watcher.feed.lines(one, Memo())
+            upto = one.entry.revision
+            if lines:
+                parts.append(lines)
+                size += len(lines)
+            if size >= 65_536 or time.perf_counter() >= until:
+                break
+        return b"".join(parts), upto, upto == self.position
+
+    def _join(self, watcher: Watcher) -> None:
+        group = self._groups.get(watcher.feed.key)
+        if group is None:
+            group = self._groups[watcher.feed.key] = _Group(watcher.feed)
+            for tag in group.tags:
+                self._index.setdefault(tag, {})[group] = None
+        group.live[watcher] = None
+        watcher.live = True
+        watcher.unsent = 0
+
+    def _leave(self, watcher: Watcher) -> None:
+        if not watcher.live:
+            return
+        watcher.live = False
+        group = self._groups[watcher.feed.key]
+        del group.live[watcher]
+        if not group.live:
+            del self._groups[watcher.feed.key]
+            for tag in group.tags:
+                members = self._index[tag]
+                del members[group]
+                if not members:
+                    del self._index[tag]
+
+    def _lag(self, watcher: Watcher, position: int) -> None:
+        """Its socket is full: it leaves the group with its place and catches up at its own pace."""
+        self._leave(watcher)
+        watcher.position = position
+        self._lagged.inc()
+        watcher.poke()
+
+    def _stalled(self, watcher: Watcher) -> None:
+        log.info(
+            "cut a watcher whose socket took nothing", extra=kv(seconds=self.limits.stall_timeout, position=watcher.position)
+        )
+        self._cut.inc()
+        watcher.end(Ended.STALLED)
+        watcher.transport.abort()
+
+    async def _bookmarks(self) -> None:
+        """A place to resume from, and proof of life. In the broadcaster's own task: never ahead of an event."""
+        until = time.perf_counter() + WRITE_SECONDS
+        now = time.monotonic()
+        for group in tuple(self._groups.values()):
+            line = group.feed.bookmark(self.position)
+            chunk = _chunk(line)
+            for watcher in tuple(group.live):
+                if not watcher.live:
+                    continue
+                unsent = watcher.transport.get_write_buffer_size()
+                if unsent and watcher.unsent and unsent >= watcher.unsent:
+                    if now - watcher.since >= self.limits.stall_timeout:
+                        self._stalled(watcher)
+                        continue
+                else:
+                    watcher.unsent, watcher.since = unsent, now
+                if watcher.bookmarks and not unsent:  # behind unsent events it would be no proof of anything
+                    watcher.transport.write(chunk if watcher.chunked else line)
+                if time.perf_counter() >= until:
+                    await asyncio.sleep(0)
+                    until = time.perf_counter() + WRITE_SECONDS
+
+    def _trim(self) -> None:
+        going = 0
+        while self._ring_bytes > self.limits.ring_bytes and going < self._next:
+            self._ring_bytes -= _weight(self._ring[going])
+            going += 1
+        if going:
+            self._ring_starts = self._ring[going - 1].entry.revision
+            del self._ring[:going]
+            self._next -= going
+
+
+def _tags_of(change: Change) -> Iterable[tuple[str, ...]]:
+    now, before = change.now, change.before
+    tags: dict[tuple[str, ...], None] = {("all",): None, ("project", now.project): None}
+    for version in (now, before):
+        if version is None:
+            continue
+        tags[("project", version.project)] = None
+        if version.owner:
+            tags[("owner", version.owner)] = None
+        if version.shared:
+            tags[("shared",)] = None
+    return tags
+
+
+def _chunk(data: bytes) -> bytes:
+    """HTTP/1.1 chunk (RFC 9112 §7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _weight(one: Appended) -> int:
+    """Bytes an entry holds on to in the ring."""
+    size = 512 + len(one.entry.notice.payload)
+    for change in one.changes:
+        size += 512 + len(change.now.body) + (len(change.before.body) if change.before is not None else 0)
+    return size
+
+
+def _matcher(patterns: tuple[str, ...]) -> Callable[[str], bool]:
+    """Whether an event type is wanted; there are few types, so each is decided once."""
+    decided: dict[str, bool] = {}
+
+    def wanted(event_type: str) -> bool:
+        found = decided.get(event_type)
+        if found is None:
+            if len(decided) > 10_000:  # types come from outside
+                decided.clear()
+            found = decided[event_type] = not patterns or any(fnmatchcase(event_type, pattern) for pattern in patterns)
+        return found
+
+    return wanted
