@@ -1,15 +1,8 @@
-"""What Nova's versioned notifications have in common: values wrapped in `nova_object.data` at every level. Nova's kinds are
-next."""
+"""What Nova says of a server in words and numbers, and how its API shows it. Nova's kinds are next."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-from msgspec import UNSET, Struct, UnsetType
-
 from vedette.errors import NotUnderstood
-from vedette.kinds._said import decoded
 from vedette.model.notice import Notice
 
 STATUSES: dict[str, dict[str, str]] = {
@@ -68,32 +61,6 @@ def status(vm_state: str | None, task_state: str | None) -> str:
     """The API's `status`."""
     of_task = STATUSES.get(vm_state or "")
     return "UNKNOWN" if of_task is None else of_task.get(task_state or "", of_task[""])
-
-
-class _Wrapped(Struct, gc=False):
-    data: msgspec.Raw | UnsetType = msgspec.field(name="nova_object.data", default=UNSET)
-
-
-_wrapped = msgspec.json.Decoder(_Wrapped)
-
-
-def unwrapped(notice: Notice) -> tuple[msgspec.Raw, bool]:
-    """The payload without its envelope, and whether it had one: the two formats use some event types alike
-    (`keypair.create.end`)."""
-    said: _Wrapped = decoded(_wrapped.decode, notice.payload, notice.event_type)
-    return (notice.payload, False) if said.data is UNSET else (said.data, True)
-
-
-def plain(value: Any) -> Any:
-    """Any value with every envelope taken off, at every depth."""
-    if isinstance(value, dict):
-        inner = value.get("nova_object.data")
-        if isinstance(inner, dict):
-            return plain(inner)
-        return {name: plain(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    return value
 
 
 def named(id_: str | None, notice: Notice, what: str) -> str:

@@ -115,8 +115,3 @@ def second(text: Any) -> str | None:
     """
     us = moment(text)
     return None if us is None else rfc3339(us)
-
-
-def text(value: Any) -> Any:
-    """ "" as None: Nova's old format has no null."""
-    return value or None

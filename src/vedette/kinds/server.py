@@ -240,7 +240,8 @@ def _read_unversioned(notice: Notice, action: str, said: _Unversioned) -> Readin
         fields["image"] = {"id": image} if image else None
     if said.metadata is not UNSET:
         fields["metadata"] = _metadata(said.metadata)
-    if said.fixed_ips is not UNSET and said.fixed_ips is not None and said.state != "deleted":
+    going = said.state == "deleted" or (said.state_description == "deleting" and not said.fixed_ips)
+    if said.fixed_ips is not UNSET and said.fixed_ips is not None and not going:
         addresses: dict[str, Any] = {}
         for ip in said.fixed_ips:
             if ip.type == "fixed":
@@ -308,8 +309,9 @@ def _read_versioned(notice: Notice, action: str, said: _Versioned) -> Reading:
         fields["image"] = {"id": said.image_uuid} if said.image_uuid else None
     if said.metadata is not UNSET:
         fields["metadata"] = _metadata(said.metadata)
-    # A deleted server's empty list is Nova tidying up; what it had until then is what its DELETED should show.
-    if said.ip_addresses is not UNSET and said.ip_addresses is not None and said.state != "deleted":
+    # Nova gives the addresses back while it deletes. What the server had until then is what its DELETED should show.
+    going = said.state == "deleted" or (said.task_state == "deleting" and not said.ip_addresses)
+    if said.ip_addresses is not UNSET and said.ip_addresses is not None and not going:
         addresses: dict[str, Any] = {}
         for item in said.ip_addresses:
             ip = item.data

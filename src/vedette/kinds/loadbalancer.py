@@ -1,0 +1,54 @@
+"""Load balancers, from Octavia's `octavia.loadbalancer.*.end` and from neutron-lbaas's `loadbalancer.*.end`.
+
+Octavia announces one only when it went ACTIVE, without any status, and in an update it sends the values from *before* the
+update. So an update is read for what can't change; the rest has to be looked up.
+"""
+
+from __future__ import annotations
+
+from vedette.kinds._balance import PROJECT, STATES, TIMES, balance_reader
+from vedette.ports import Column, Field, Kind
+
+FIELDS = {
+    "name": Field("string", "Its name."),
+    "description": Field("string", "Free text."),
+    **PROJECT,
+    **STATES,
+    "vip_address": Field("string", "The address it listens on."),
+    "vip_network_id": Field("string", "The network of that address."),
+    "vip_port_id": Field("string", "The port of that address."),
+    "vip_subnet_id": Field("string", "The subnet of that address."),
+    "vip_qos_policy_id": Field("string", "QoS policy of that port."),
+    "additional_vips": Field("array", "More addresses that it listens on."),
+    "provider": Field("string", "Who provides it: amphora, ovn …"),
+    "flavor_id": Field("string", "Its flavor."),
+    "availability_zone": Field("string", "Its availability zone."),
+    "listeners": Field("array", "Its listeners, by id."),
+    "pools": Field("array", "Its pools, by id."),
+    "tags": Field("array", "Its tags."),
+    **TIMES,
+}
+
+KIND = Kind(
+    kind="LoadBalancer",
+    plural="loadbalancers",
+    singular="loadbalancer",
+    short_names=("lb",),
+    doc="An Octavia load balancer: an address, and what it balances.",
+    events=("octavia.loadbalancer.*.end", "loadbalancer.*.end"),
+    read=balance_reader(
+        "LoadBalancer",
+        "loadbalancer",
+        FIELDS,
+        stale=frozenset({"name", "description", "admin_state_up", "vip_qos_policy_id", "listeners", "pools", "tags"}),
+    ),
+    fields=FIELDS,
+    columns=(
+        Column("LB-Name", ("name",)),
+        Column("VIP-Address", ("vip_address",)),
+        Column("Provisioning", ("provisioning_status",)),
+        Column("Operating", ("operating_status",)),
+        Column("Provider", ("provider",), priority=1),
+        Column("VIP-Port", ("vip_port_id",), priority=1),
+    ),
+)

@@ -1,0 +1,117 @@
+"""Server groups, from Nova's `servergroup.*` (unversioned) and `server_group.*` (versioned)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from vedette.kinds._neutron import Verb
+from vedette.kinds._nova import named
+from vedette.kinds._said import decoded
+from vedette.model.notice import Notice
+from vedette.model.reading import Part, Reading
+from vedette.ports import Column, Field, Kind
+
+FIELDS = {
+    "name": Field("string", "Its name."),
+    "policy": Field("string", "affinity, anti-affinity, or one of their soft forms."),
+    "rules": Field("object", "Rules of the policy, e.g. max_server_per_host."),
+    "members": Field("array", "Ids of the servers in it."),
+    "project_id": Field("string", "The project that owns it."),
+    "user_id": Field("string", "The user who made it."),
+}
+
+
+class _Versioned(msgspec.Struct, gc=False):
+    uuid: str | None = None
+    name: str | None = None
+    user_id: str | None = None
+    project_id: str | None = None
+    policy: str | None = None
+    policies: list[str] | None = None
+    rules: dict[str, Any] | None = None
+    members: list[str] | None = None
+
+
+class _Group(msgspec.Struct, gc=False):
+    server_group_id: str | None = None
+    name: str | None = None
+    user_id: str | None = None
+    project_id: str | None = None
+    policy: str | None = None
+    policies: list[str] | None = None
+    rules: dict[str, Any] | None = msgspec.field(name="_rules", default=None)
+    instance_uuids: list[str] | None = None
+    data: _Versioned | None = msgspec.field(name="nova_object.data", default=None)
+
+
+_group = msgspec.json.Decoder(_Group)
+
+
+def read(notice: Notice) -> Iterable[Reading]:
+    """What one notice of either format says of one server group."""
+    start, _, action = notice.event_type.partition(".")
+    if start not in ("servergroup", "server_group") or action.endswith(".start"):
+        return ()
+    notified: _Group = decoded(_group.decode, notice.payload, notice.event_type)
+    said = notified if notified.data is None else notified.data
+    id_ = notified.server_group_id if notified.data is None else notified.data.uuid
+    verb: Verb = "create" if action == "create" else "delete" if action == "delete" else "update"
+    fields: dict[str, Any] = {}
+    if said.name is not None:
+        fields["name"] = said.name
+    if said.policy or said.policies:
+        fields["policy"] = said.policy or (said.policies[0] if said.policies else None)
+    if said.rules is not None:
+        fields["rules"] = said.rules
+    if said.project_id is not None:
+        fields["project_id"] = said.project_id
+    if said.user_id is not None:
+        fields["user_id"] = said.user_id
+    parts: tuple[Part, ...] = ()
+    if notified.data is not None:
+        if notified.data.members is not None:
+            fields["members"] = notified.data.members
+    elif action == "create":
+        # Nobody can be in a group that was just made.
+        fields["members"] = []
+    elif action == "addmember":
+        parts = tuple(Part("members", "", server, server) for server in notified.instance_uuids or ())
+    return (
+        Reading(
+            kind="ServerGroup",
+            id=named(id_, notice, "server group"),
+            verb=verb,
+            as_of=notice.sent_at,
+            project=said.project_id,
+            fields=fields,
+            parts=parts,
+            only_known=action == "addmember",
+        ),
+    )
+
+
+KIND = Kind(
+    kind="ServerGroup",
+    plural="servergroups",
+    singular="servergroup",
+    short_names=("sgrp",),
+    doc="A Nova server group: servers that should be placed together or apart.",
+    events=(
+        "servergroup.create",
+        "servergroup.delete",
+        "servergroup.addmember",
+        "server_group.create",
+        "server_group.delete",
+        "server_group.add_member",
+    ),
+    read=read,
+    fields=FIELDS,
+    columns=(
+        Column("Group-Name", ("name",)),
+        Column("Policy", ("policy",)),
+        Column("Members", ("members", "*"), priority=1),
+    ),
+)

@@ -1,0 +1,96 @@
+"""Volume snapshots, from Cinder's `snapshot.*.end`. Their metadata comes as text and isn't read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from vedette.errors import NotUnderstood
+from vedette.kinds._said import decoded, moment, second
+from vedette.model.notice import Notice
+from vedette.model.reading import Reading
+from vedette.ports import Column, Field, Kind
+
+FIELDS = {
+    "name": Field("string", "Its name."),
+    "status": Field("string", "available, creating, deleting, error …"),
+    "size": Field("integer", "Its volume's size in GiB."),
+    "volume_id": Field("string", "The volume it was made of."),
+    "user_id": Field("string", "The user who made it."),
+    "os-extended-snapshot-attributes:project_id": Field("string", "The project that owns it."),
+    "created_at": Field("string", "When it was created."),
+}
+
+_Text = str | UnsetType | None
+
+
+class _Snapshot(msgspec.Struct, gc=False):
+    snapshot_id: str
+    tenant_id: _Text = UNSET
+    user_id: _Text = UNSET
+    volume_id: _Text = UNSET
+    volume_size: int | UnsetType | None = UNSET
+    display_name: _Text = UNSET
+    created_at: _Text = UNSET
+    status: _Text = UNSET
+
+
+_snapshot = msgspec.json.Decoder(_Snapshot)
+_NAMES = (
+    ("display_name", "name"),
+    ("status", "status"),
+    ("volume_size", "size"),
+    ("volume_id", "volume_id"),
+    ("user_id", "user_id"),
+    ("tenant_id", "os-extended-snapshot-attributes:project_id"),
+)
+"""Cinder's word in the notification, and in the API."""
+
+
+def read(notice: Notice) -> Iterable[Reading]:
+    """What one notice says of one snapshot."""
+    event = notice.event_type
+    if not event.startswith("snapshot.") or not event.endswith((".end", ".error")):
+        return ()
+    said: _Snapshot = decoded(_snapshot.decode, notice.payload, event)
+    if not said.snapshot_id:
+        raise NotUnderstood(f"{event}: a snapshot without an id")
+    fields: dict[str, Any] = {}
+    for word, name in _NAMES:
+        value = getattr(said, word)
+        if value is not UNSET:
+            fields[name] = value
+    if said.created_at is not UNSET:
+        fields["created_at"] = second(said.created_at)
+    return (
+        Reading(
+            kind="Snapshot",
+            id=said.snapshot_id,
+            verb="delete" if event == "snapshot.delete.end" else "create" if event == "snapshot.create.end" else "update",
+            as_of=notice.sent_at,
+            created=None if said.created_at is UNSET else moment(said.created_at),
+            project=None if said.tenant_id is UNSET else (said.tenant_id or ""),
+            fields=fields,
+        ),
+    )
+
+
+KIND = Kind(
+    kind="Snapshot",
+    plural="snapshots",
+    singular="snapshot",
+    short_names=("snap",),
+    doc="A Cinder snapshot of a volume.",
+    events=("snapshot.*.end", "snapshot.*.error"),
+    read=read,
+    fields=FIELDS,
+    columns=(
+        Column("Snapshot-Name", ("name",)),
+        Column("Status", ("status",)),
+        Column("Size", ("size",), "integer"),
+        Column("Volume", ("volume_id",), priority=1),
+    ),
+)
