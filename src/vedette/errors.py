@@ -12,6 +12,9 @@ VedetteError
 ├── FixInput              the caller must send something else
 │   ├── ConfigError       names the path and the line of the configuration
 │   ├── BadRequest        a request that no retry makes right
+│   ├── Invalid           the same, with the field that is wrong
+│   ├── NotAcceptable     none of the forms that the caller accepts is one we have
+│   ├── MethodNotAllowed  the thing is there and can't do that
 │   ├── NotFound          no such thing, or not for this caller
 │   └── NotUnderstood     a message that can't be read as a notification
 ├── NotAllowed
@@ -83,6 +86,27 @@ class ConfigError(FixInput):
 
 class BadRequest(FixInput):
     """A request that no retry makes right."""
+
+
+class Invalid(FixInput):
+    """A request whose fields don't go together, or one with a value that it can't have; `field` is the one to change."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.cause = message
+
+
+class NotAcceptable(FixInput):
+    """None of the forms that the caller accepts is one we have."""
+
+
+class MethodNotAllowed(FixInput):
+    """The thing is there and can't do that. `allowed`: the HTTP methods it has."""
+
+    def __init__(self, message: str, *, allowed: tuple[str, ...] = ("GET",)) -> None:
+        super().__init__(message)
+        self.allowed = allowed
 
 
 class NotFound(FixInput):
