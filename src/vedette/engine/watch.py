@@ -18,7 +18,7 @@ import contextlib
 import enum
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
@@ -215,7 +215,7 @@ class NoticeFeed:
     ) -> None:  # fmt: skip
         self.selection = selection
         self.types = types
-        self._render = render
+        self.render = render
         self._bookmark = bookmark
         self._wanted = _matcher(types)
         self.key = ("notices", name, selection, types)
@@ -226,14 +226,14 @@ class NoticeFeed:
     def lines(self, appended: Appended, memo: Memo) -> bytes:
         if not self._wanted(appended.entry.notice.event_type) or not self.selection.tells(appended):
             return b""
-        return self._render(appended)
+        return self.render(appended)
 
     def bookmark(self, revision: int, initial_end: bool = False) -> bytes:
         return self._bookmark(revision)
 
     async def read(self, store: Store, after: int) -> tuple[bytes, int]:
         found, upto = await store.entries(after, types=self.types, selection=self.selection, limit=READ_CHANGES)
-        return b"".join([self._render(one) for one in found]), upto
+        return b"".join([self.render(one) for one in found]), upto
 
 
 class Watcher:
@@ -353,6 +353,10 @@ class Hub:
             if watcher.owner == owner:
                 watcher.end(why)
 
+    @property
+    def watchers(self) -> int:
+        return len(self._watchers)
+
     def streams(self, owner: str) -> int:
         return sum(1 for watcher in self._watchers if watcher.owner == owner)
 
@@ -373,8 +377,10 @@ class Hub:
         if after < self._store.oldest:
             raise Expired(f"too old resource version: {after} ({self._store.oldest})")
 
-    async def serve(self, watcher: Watcher, *, after: int, initial: bytes = b"", timeout: float | None = None) -> Ended:
-        """Follow from `after` until something ends it. `initial` is sent first.
+    async def serve(
+        self, watcher: Watcher, *, after: int, initial: AsyncIterator[bytes] | None = None, timeout: float | None = None
+    ) -> Ended:
+        """Follow from `after` until something ends it. `initial` (the state as of `after`) is sent first.
 
         Raises Expired (the place is gone; the caller says so on the wire) and ConnectionError (the client is gone).
         """
@@ -384,8 +390,11 @@ class Hub:
         deadline = None if timeout is None else time.monotonic() + timeout
         self._watchers.add(watcher)
         try:
-            if initial:
-                await self.send(watcher, initial)
+            if initial is not None:
+                async for part in initial:
+                    await self.send(watcher, part)
+                    if watcher.ended is not None:
+                        return watcher.ended
             while watcher.ended is None:
                 await self._catch_up(watcher, deadline)
                 if watcher.ended is not None:

@@ -1,0 +1,180 @@
+"""The notices themselves, as CloudEvents 1.0: `GET /v1/events`, NDJSON or Server-Sent Events.
+
+`?after=<revision>` (0: from the oldest there is; absent: from now), `type=` (fnmatch patterns, comma separated), `source`,
+`project`, `kind`, `id`, `since=` (RFC 3339 or `15m`), `follow=false` ends at the newest. As SSE, `id:` is the revision and
+`Last-Event-ID` resumes. Tenants get the events of their own projects' objects, without what tells of hosts.
+(CloudEvents: github.com/cloudevents/spec, v1.0.2; SSE: html.spec.whatwg.org §9.2)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from vedette.api.accept import accepted, truthy
+from vedette.api.server import IDENTITY, Needs
+from vedette.api.status import error_event
+from vedette.api.streams import stream
+from vedette.engine.watch import NoticeFeed
+from vedette.errors import BadRequest
+from vedette.kit.clock import parse_us, rfc3339_us
+from vedette.model.fold import NO_PROJECT
+from vedette.ports import Appended, Kind, Scope, Selection
+
+_HOSTLY = re.compile(
+    r"host|hypervisor|^node$|^(binding|provider|OS-EXT-SRV-ATTR):|^publisher|^instance_name$|_ip_path$|^ip_path$", re.I
+)
+"""Fields of a payload that OpenStack shows admins only: where things run."""
+_SPAN = re.compile(r"(\d+)([smhd])")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def routes(needs: Needs) -> list[web.RouteDef]:
+    kinds = {name: kind for kind in needs.kinds for name in (kind.singular, kind.plural, kind.kind.lower(), *kind.short_names)}
+
+    async def events(request: web.Request) -> web.StreamResponse:
+        query = request.query
+        scope = request[IDENTITY].scope
+        sse = accepted(request.headers.get("Accept", "")).sse
+        selection = _selection(needs, request, kinds)
+        types = tuple(sorted({part.strip() for part in query.get("type", "").split(",") if part.strip()}))
+        if len(types) > 32:
+            raise BadRequest("at most 32 types")
+        types = tuple(name.removeprefix("openstack.") for name in types)
+        render = _render(sse, scope)
+        feed = NoticeFeed(f"events/{'sse' if sse else 'ndjson'}", selection, types, render, _bookmark(sse))
+        after = await _after(needs, request)
+        if query.get("follow", "") and not truthy(query["follow"]):
+            return await _until_now(needs, request, feed, after, sse)
+        return await stream(
+            needs, request, feed,
+            after=after, content_type="text/event-stream" if sse else "application/x-ndjson", bookmarks=True,
+            error_line=_sse_error if sse else error_event,
+        )  # fmt: skip
+
+    return [web.get("/v1/events", events, allow_head=False)]
+
+
+async def _until_now(needs: Needs, request: web.Request, feed: NoticeFeed, after: int, sse: bool) -> web.StreamResponse:
+    await needs.hub.check_place(after)
+    end = needs.store.head
+    response = web.StreamResponse(headers={"Cache-Control": "no-cache, private"})
+    response.content_type = "text/event-stream" if sse else "application/x-ndjson"
+    await response.prepare(request)
+    while after < end:
+        found, after = await needs.store.entries(after, types=feed.types, selection=feed.selection, limit=200, before=end)
+        part = b"".join([feed.render(one) for one in found])
+        if part:
+            await response.write(part)
+    await response.write_eof()
+    return response
+
+
+def _selection(needs: Needs, request: web.Request, kinds: dict[str, Kind]) -> Selection:
+    query = request.query
+    kind = None
+    if query.get("kind"):
+        kind = kinds.get(query["kind"].lower())
+        if kind is None:
+            raise BadRequest(f"no kind is called {query['kind']!r}")
+    project = query.get("project")
+    source = query.get("source", "")
+    if source and source not in needs.source_names:
+        raise BadRequest(f"no source is called {source!r}; there are: {', '.join(needs.source_names)}")
+    return Selection(
+        scope=request[IDENTITY].scope,
+        group=kind.group if kind else "",
+        kind=kind.kind if kind else "",
+        source=source,
+        project=None if project is None else "" if project == NO_PROJECT else project,
+        id=query.get("id", ""),
+    )
+
+
+async def _after(needs: Needs, request: web.Request) -> int:
+    text = request.headers.get("Last-Event-ID") or request.query.get("after", "")
+    since = request.query.get("since", "")
+    if text:
+        if not text.isascii() or not text.isdigit() or len(text) > 19:
+            raise BadRequest(f"after must be a revision, not {text!r}")
+        return int(text) or needs.store.oldest
+    if since:
+        spans = _SPAN.findall(since)
+        if spans and "".join(f"{number}{unit}" for number, unit in spans) == since:
+            when: int | None = needs.clock.now_us() - sum(int(number) * _UNITS[unit] for number, unit in spans) * 1_000_000
+        else:
+            when = parse_us(since)
+        if when is None:
+            raise BadRequest(f"since must be a time (2026-11-20T15:00:00Z) or a span (15m, 2h), not {since!r}")
+        return await needs.store.revision_at(when)
+    return needs.store.head
+
+
+def cloud_event(appended: Appended, scope: Scope) -> bytes:
+    """One CloudEvent in JSON. `revision`, `origin`, `priority`, … are extension attributes (lower case, as the spec wants)."""
+    entry, notice = appended.entry, appended.entry.notice
+    own = notice.event_type.startswith("vedette.")
+    subject = next((f"{reading.kind.lower()}/{reading.id}" for reading in entry.readings), None)
+    data = notice.payload if scope.admin else msgspec.Raw(for_tenants(notice.payload))
+    event: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": notice.id,
+        "source": f"/sources/{notice.source}",
+        "type": notice.event_type if own else f"openstack.{notice.event_type}",
+        "time": rfc3339_us(notice.sent_at or entry.appended_at),
+        "datacontenttype": "application/json",
+        "revision": str(entry.revision),
+        "origin": notice.origin,
+    }
+    more = {
+        "subject": subject,
+        "priority": notice.priority.lower(),
+        "publisher": notice.publisher if scope.admin else "",
+        "requestid": notice.request_id,
+        "traceparent": notice.traceparent,
+    }
+    event.update((name, value) for name, value in more.items() if value)
+    event["data"] = data
+    return msgspec.json.encode(event)
+
+
+def for_tenants(payload: msgspec.Raw) -> bytes:
+    def shown(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: shown(item) for name, item in value.items() if not _HOSTLY.search(name)}
+        if isinstance(value, list):
+            return [shown(item) for item in value]
+        return value
+
+    return msgspec.json.encode(shown(msgspec.json.decode(payload)))
+
+
+def _render(sse: bool, scope: Scope) -> Callable[[Appended], bytes]:
+    def ndjson(appended: Appended) -> bytes:
+        return cloud_event(appended, scope) + b"\n"
+
+    def server_sent(appended: Appended) -> bytes:
+        return b"id: %d\ndata: %b\n\n" % (appended.entry.revision, cloud_event(appended, scope))
+
+    return server_sent if sse else ndjson
+
+
+def _bookmark(sse: bool) -> Callable[[int], bytes]:
+    """A place to resume from: an SSE event without data only moves Last-Event-ID; in NDJSON a line of its own type."""
+    if sse:
+        return lambda revision: b"id: %d\n: bookmark\n\n" % revision
+    return lambda revision: (
+        b'{"specversion":"1.0","type":"vedette.bookmark","id":"%d","source":"/","revision":"%d"}\n'
+        % (
+            revision,
+            revision,
+        )
+    )
+
+
+def _sse_error(why: Exception) -> bytes:
+    return b"event: error\ndata: %b\n\n" % error_event(why).strip()

@@ -1,0 +1,66 @@
+"""How the service is: `/healthz`, `/livez`, `/readyz`, `/metrics`, `/v1/status`; and `/v1/tickets` for browsers."""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp import web
+
+from vedette.api.server import IDENTITY, TOKEN, Needs, is_loopback, need_admin
+from vedette.kit.clock import rfc3339_us
+
+
+def routes(needs: Needs) -> list[web.RouteDef]:
+    async def alive(_request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def ready(_request: web.Request) -> web.Response:
+        """200 while every source is connected and the store can be read; 503 names what is not (no details: it is open)."""
+        lines = [f"[{'+' if one.ready else '-'}] source {one.name}" for one in needs.sources()]
+        well = all(one.ready for one in needs.sources())
+        return web.Response(status=200 if well else 503, text="\n".join([*lines, "ok" if well else "not ready"]) + "\n")
+
+    async def metrics(request: web.Request) -> web.Response:
+        if not is_loopback(request):
+            need_admin(request)
+        return web.Response(body=needs.telemetry.render(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def tell(request: web.Request) -> web.Response:
+        """Sources, store and watchers, for admins: what `vedette doctor` and a person at 3 a.m. look at."""
+        need_admin(request)
+        stats = await needs.store.stats()
+        body = {
+            "sources": [
+                {
+                    "name": one.name,
+                    "type": one.type,
+                    "ready": one.ready,
+                    "detail": one.detail,
+                    "lastProgress": rfc3339_us(one.last_progress) if one.last_progress else None,
+                    "gaps": one.gaps,
+                }
+                for one in needs.sources()
+            ],
+            "store": {
+                "entries": stats.entries,
+                "objects": stats.objects,
+                "bytes": stats.bytes,
+                "oldestRevision": str(stats.oldest),
+                "headRevision": str(stats.head),
+            },
+            "watch": {"position": str(needs.hub.position), "watchers": needs.hub.watchers},
+        }
+        return web.Response(body=msgspec.json.encode(body) + b"\n", content_type="application/json")
+
+    async def ticket(request: web.Request) -> web.Response:
+        """One ticket, good for one `GET /v1/events?ticket=…` within half a minute: a browser's EventSource sends no headers."""
+        issued = needs.tickets.issue(request[IDENTITY], request[TOKEN])
+        return web.Response(status=201, body=msgspec.json.encode(issued) + b"\n", content_type="application/json")
+
+    return [
+        web.get("/healthz", alive),
+        web.get("/livez", alive),
+        web.get("/readyz", ready),
+        web.get("/metrics", metrics),
+        web.get("/v1/status", tell),
+        web.post("/v1/tickets", ticket),
+    ]

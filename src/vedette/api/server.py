@@ -1,0 +1,274 @@
+"""The HTTP server: listeners, the gate every request passes, and the routes found in `routes/`.
+
+Requests come in; each is identified (deny by default), answered by one route, and every error leaves as a Kubernetes Status.
+Routes ask the store and the hub; what they may show is part of their query (`ports.Selection`), never a filter here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import pkgutil
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from multidict import CIMultiDictProxy
+
+from vedette.api.auth import token_from
+from vedette.api.rights import Rights
+from vedette.api.status import status
+from vedette.api.tickets import Tickets
+from vedette.engine.watch import Hub
+from vedette.errors import Forbidden, VedetteError
+from vedette.kit.clock import Clock
+from vedette.kit.log import kv
+from vedette.kit.telemetry import Telemetry
+from vedette.ports import Authenticator, Identity, Kind, SourceStatus, Store
+
+log = logging.getLogger("vedette.api")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+IDENTITY = web.RequestKey("identity", Identity)
+TOKEN = web.RequestKey("token", str)
+
+OPEN = frozenset(("/healthz", "/livez", "/readyz"))
+"""Answered without a token: they say nothing but whether the service is well."""
+MAX_QUERY = 8_192
+MAX_HEADERS = 16_384
+MAX_BODY = 1_048_576
+
+
+class Needs(msgspec.Struct, frozen=True, kw_only=True):
+    """What routes are given."""
+
+    store: Store
+    hub: Hub
+    kinds: tuple[Kind, ...]
+    clock: Clock
+    telemetry: Telemetry
+    rights: Rights
+    tickets: Tickets
+    sources: Callable[[], Sequence[SourceStatus]]
+    source_names: tuple[str, ...]
+    default_source: str
+    """The one that `/apis/…` serves; "" when there are several and none is marked: then all of them."""
+    cors: tuple[str, ...] = ()
+    hosts: frozenset[str] | None = None
+    """Host names that may be asked without authentication (DNS rebinding); None: any, every request has a token."""
+    max_streams: int = 100
+    """Open streams per token."""
+
+
+def build(
+    needs: Needs,
+    authenticator: Authenticator,
+    *,
+    faces: Sequence[web.RouteDef] = (),
+    path_token: Callable[[web.Request], str | None] = lambda _request: None,
+) -> web.Application:
+    """The application: the gate, every route that a file in `routes/` gives, and those of older faces (`compat/`), whose
+    tokens may be part of the path."""
+    app = bare(needs, authenticator, routes=faces, path_token=path_token)
+    package = importlib.import_module("vedette.api.routes")
+    for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda module: module.name):
+        app.router.add_routes(importlib.import_module(f"{package.__name__}.{module.name}").routes(needs))
+    return app
+
+
+def bare(
+    needs: Needs,
+    authenticator: Authenticator,
+    *,
+    routes: Sequence[web.RouteDef],
+    path_token: Callable[[web.Request], str | None],
+) -> web.Application:
+    """An application with the gate and only these routes: an older face at its own port."""
+    app = web.Application(middlewares=[_errors(needs), _gate(needs, authenticator, path_token)], client_max_size=MAX_BODY)
+    app.router.add_routes(routes)
+    return app
+
+
+class Server:
+    """Listens on every address, plain or TLS, until stopped."""
+
+    def __init__(
+        self, app: web.Application, *, listen: Sequence[tuple[str, int]], tls: Callable[[], ssl.SSLContext] | None
+    ) -> None:
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,  # it would log tokens in WEaaS paths; counts are metrics, errors are logged here
+            handler_cancellation=True,  # a client that is gone ends its watch at once
+            max_line_size=MAX_QUERY,
+            max_field_size=MAX_HEADERS,
+            keepalive_timeout=75.0,
+            shutdown_timeout=5.0,
+        )
+        self._listen = listen
+        self._tls = tls
+        self.addresses: list[tuple[str, int]] = []
+        """Where it really listens (port 0 is given one)."""
+
+    async def start(self) -> None:
+        """Raises OSError with the address when it can't listen there."""
+        await self._runner.setup()
+        for host, port in self._listen:
+            sock = _listener(host, port)
+            self.addresses.append(sock.getsockname()[:2])
+            await web.SockSite(self._runner, sock, ssl_context=self._tls() if self._tls else None, backlog=4096).start()
+
+    async def stop(self) -> None:
+        """Close the listeners and the connections; streams were ended by the hub before."""
+        await self._runner.cleanup()
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """A listening socket whose accepted ones notice that a client vanished: keepalive, and unacknowledged data for 30 s
+    (Linux hands these options down to accepted sockets)."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000)):
+            if hasattr(socket, option):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        sock.bind(address)
+        sock.setblocking(False)
+    except OSError as why:
+        sock.close()
+        raise OSError(why.errno, f"can't listen on {host}:{port}: {why.strerror}") from None
+    return sock
+
+
+def reloading_context(cert: Path, key: Path) -> Callable[[], ssl.SSLContext]:
+    """A TLS context that reads the files again when they change: each handshake looks at most once a second.
+
+    A pair that can't be read is logged, and the old one stays in use.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(cert, key)
+    seen = [_stamp(cert, key), time.monotonic()]
+
+    def look(_socket: Any, _name: str | None, _context: ssl.SSLContext) -> None:
+        now = time.monotonic()
+        if now - seen[1] < 1.0:
+            return
+        seen[1] = now
+        stamp = _stamp(cert, key)
+        if stamp == seen[0] or stamp is None:
+            return
+        try:
+            context.load_cert_chain(cert, key)
+        except (ssl.SSLError, OSError) as why:
+            log.error("the new certificate can't be used, the old one stays: %s", why, extra=kv(cert=cert))
+        else:
+            seen[0] = stamp
+            log.info("certificate reloaded", extra=kv(cert=cert))
+
+    context.sni_callback = look
+    return lambda: context
+
+
+def _stamp(*paths: Path) -> Any:
+    try:
+        return tuple((path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
+    except OSError:
+        return None
+
+
+def _errors(needs: Needs) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    """Whatever goes wrong leaves as a Status object with the right code; nothing internal is told."""
+    counted = needs.telemetry.counter("http_requests_total", "Requests answered", "code")
+
+    @web.middleware
+    async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            response = await handler(request)
+        except ConnectionError:
+            raise  # the client is gone: nobody to answer
+        except (VedetteError, web.HTTPException) as why:
+            response = _said(why)
+        except Exception as why:
+            log.exception("a request failed", extra=kv(method=request.method, route=_route_name(request)))
+            response = _said(why)
+        counted.labels(str(response.status)).inc()
+        return response
+
+    return errors
+
+
+def _said(why: Exception) -> web.Response:
+    code, headers, body = status(why)
+    return web.Response(status=code, headers=headers, body=body)
+
+
+def _route_name(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "?"
+
+
+def _gate(
+    needs: Needs, authenticator: Authenticator, path_token: Callable[[web.Request], str | None]
+) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    """Who is asking? Without an answer there is no route, not even a 404."""
+
+    @web.middleware
+    async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if needs.hosts is not None and not _host_is_ours(request.headers, needs.hosts):
+            raise Forbidden("this host name is not served (protection against DNS rebinding); use 127.0.0.1 or localhost")
+        if request.method == "OPTIONS" and "Origin" in request.headers:
+            return _cors(needs, request, web.Response(status=204))
+        if request.path in OPEN:
+            return await handler(request)
+        ticket = request.query.get("ticket") if request.path == "/v1/events" else None
+        if ticket is not None:
+            identity, token = needs.tickets.redeem(ticket)
+        else:
+            if request.path == "/metrics" and is_loopback(request):
+                return await handler(request)
+            token = token_from(request) or path_token(request) or ""
+            identity = await authenticator.identify(token)
+        request[IDENTITY] = identity
+        request[TOKEN] = token
+        return _cors(needs, request, await handler(request))
+
+    return gate
+
+
+def _cors(needs: Needs, request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    """Off unless an origin is configured; never with credentials (tokens travel in headers that the page sets)."""
+    origin = request.headers.get("Origin")
+    if origin is not None and not response.prepared and (origin in needs.cors or "*" in needs.cors):
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Vary"] = "Origin"
+        if request.method == "OPTIONS":
+            response.headers["Access-Control-Allow-Headers"] = "Authorization, X-Auth-Token, Content-Type, Last-Event-ID"
+            response.headers["Access-Control-Allow-Methods"] = "GET, POST"
+    return response
+
+
+def _host_is_ours(headers: CIMultiDictProxy[str] | Mapping[str, str], hosts: frozenset[str]) -> bool:
+    host = headers.get("Host", "")
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return name.lower() in hosts
+
+
+def is_loopback(request: web.Request) -> bool:
+    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+    # A proxy on this machine forwards the world: its requests say so.
+    return bool(peer) and peer[0] in ("127.0.0.1", "::1") and "X-Forwarded-For" not in request.headers
+
+
+def need_admin(request: web.Request) -> Identity:
+    identity = request[IDENTITY]
+    if not identity.scope.admin:
+        raise Forbidden("this needs an admin role")
+    return identity
