@@ -1,0 +1,52 @@
+"""docs/kinds.md, from the kinds themselves. `python tests/unit/kinds/kinds_page.py` writes it; a test compares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vedette.plugins import kinds
+from vedette.ports import Kind
+
+PAGE = Path(__file__).parents[3] / "docs" / "kinds.md"
+
+WHO = {
+    "project": "the members of its project",
+    "shared": "the members of its project; everybody when it is shared",
+    "owner": "its owner",
+    "admin": "admins only",
+}
+
+HEAD = """# Kinds
+
+Written by `python tests/unit/kinds/kinds_page.py` from `src/vedette/kinds/`; a test keeps it so. Fields stand under `status` and are
+named as the service's own API names them. A notice that doesn't speak of a field leaves it as it was.
+
+What holds for all: `.start` events are not read (but Heat's, which carry the stack's new state and are the only news of it). A create,
+an update and a delete that arrive late change nothing. Timestamps that services send in several forms end in `Z` with whole seconds.
+Nova's two formats give the same reading of one fact; only what the versioned format alone knows (power state, addresses between two
+events that carry them, lock, key, tags, description, volumes) can change with the second one. Addresses, volumes and listed parents of a
+server that is being deleted stay as they were, so that its DELETED shows them.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD, "| kind | plural | short | who sees it | events |\n|---|---|---|---|---|"]
+    for kind in kinds():
+        events = ", ".join(f"`{event}`" for event in kind.events) or "none: filled by listing"
+        short = ", ".join(f"`{name}`" for name in kind.short_names)
+        parts.append(f"| [{kind.kind}](#{kind.kind.lower()}) | `{kind.plural}` | {short} | {WHO[kind.audience]} | {events} |")
+    return "\n".join(parts) + "\n\n" + "\n".join(section(kind) for kind in kinds())
+
+
+def section(kind: Kind) -> str:
+    """One kind: its sentence and its fields."""
+    rows = [
+        f"| `{name}` | {field.type} | {'admin' if field.admin else ''} | {field.doc} |" for name, field in kind.fields.items()
+    ]
+    return "\n".join((f"## {kind.kind}\n", f"{kind.doc}\n", "| field | type | only | |\n|---|---|---|---|", *rows)) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page(), encoding="utf-8")
