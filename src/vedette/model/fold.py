@@ -31,14 +31,14 @@ def fold(known: Object | None, reading: Reading, key: Key, revision: int) -> tup
     """The object after `reading`, and the verb of the change that this is (None: no served field moved).
 
     - older than what is known: nothing changes, equal is folded (`_older`);
-    - `update` on a tombstone: nothing; `create` that is newer revives it;
+    - `update` on a tombstone: nothing; `create` that is newer revives it; a later `delete` moves its as-of;
     - no served field differs: the same state with a later as-of, and no change.
     """
     if known is None:
-        if reading.only_known or reading.verb == "delete":
+        if reading.verb == "delete":
             # A delete of something never seen leaves a tombstone, so that late news can't bring it to life.
-            return (_tombstone(key, reading, revision), None) if reading.verb == "delete" else (None, None)
-        return _created(key, reading, revision), "ADDED"
+            return _tombstone(key, reading, revision), None
+        return (None, None) if reading.only_known else (_created(key, reading, revision), "ADDED")
     if _older(reading, known):
         return known, None
     as_of = max(known.as_of, reading.as_of)
@@ -46,6 +46,9 @@ def fold(known: Object | None, reading: Reading, key: Key, revision: int) -> tup
     if known.deleted:
         if reading.verb == "create" and not reading.only_known and _newer(reading, known):
             return _created(key, reading, revision), "ADDED"
+        if reading.verb == "delete" and (as_of, version) != (known.as_of, known.version):
+            # Gone as of later: a create from between the two deletes, coming late, must not bring it to life.
+            return msgspec.structs.replace(known, as_of=as_of, version=version), None
         return known, None
     fields = _merged(known.fields, reading.fields)
     admin = _merged(known.admin, reading.admin)
@@ -53,22 +56,29 @@ def fold(known: Object | None, reading: Reading, key: Key, revision: int) -> tup
         items = _with_part(fields.get(part.field), part.id_field, part.id, part.value)
         if items is not None:
             fields = {**fields, part.field: items}
+    fields, admin = _apart(fields, admin, reading)
     project = known.project if reading.project is None else reading.project
     shared = known.shared if reading.shared is None else reading.shared
     owner = known.owner if reading.owner is None else reading.owner
+    # The first news may have been partial, and only guessed when the object was made.
+    created = known.created if reading.created is None else _whole_seconds(reading.created)
     deleted = reading.verb == "delete"
     served_alike = (
         not deleted
-        and fields == known.fields
-        and admin == known.admin
+        and _alike(fields, known.fields)
+        and _alike(admin, known.admin)
         and project == known.project
         and shared == known.shared
         and owner == known.owner
+        and created == known.created
     )
+    if served_alike:
+        # Equal is not identical (the order of keys in a value): hold what the served bytes say, as after a restart.
+        fields, admin = known.fields, known.admin
     after = Object(
         key=key,
         uid=known.uid,
-        created=known.created,
+        created=created,
         project=project,
         shared=shared,
         owner=owner,
@@ -89,11 +99,17 @@ class Held(msgspec.Struct, frozen=True):
     version: Version | None
 
 
+def bare(entry: Entry) -> Entry:
+    """The entry without its readings: what a store keeps of one that `apply` can't fold. The notice is still in the log."""
+    return msgspec.structs.replace(entry, readings=())
+
+
 def apply(entry: Entry, hold: Callable[[Key], Held | None]) -> tuple[list[Change], dict[Key, Held]]:
     """Fold all readings of one entry: its changes (one per object at the most, in the order of the readings), and every
     object it touched, for the store to keep. `hold` gives what is known before this entry.
 
-    Several readings of one object in one entry are one change: an entry is atomic.
+    Several readings of one object in one entry are one change: an entry is atomic. Raises whatever odd values in a reading
+    lead to (a lone surrogate, a version beyond 64 bits); a store then keeps the entry `bare`, since no retry would help.
     """
     before: dict[Key, Held | None] = {}
     after: dict[Key, Object | None] = {}
@@ -102,6 +118,8 @@ def apply(entry: Entry, hold: Callable[[Key], Held | None]) -> tuple[list[Change
         if key not in before:
             before[key] = held = hold(key)
             after[key] = held.state if held else None
+        if not (_fits(reading.as_of) and (reading.version is None or _fits(reading.version))):
+            raise ValueError(f"as-of or version of {reading.kind} {reading.id} is beyond 64 bits")
         after[key], _ = fold(after[key], reading, key, entry.revision)
     changes: list[Change] = []
     touched: dict[Key, Held] = {}
@@ -109,7 +127,11 @@ def apply(entry: Entry, hold: Callable[[Key], Held | None]) -> tuple[list[Change
         was = before[key]
         if state is None or (was is not None and state is was.state):
             continue
-        if state.revision != entry.revision or (state.deleted and (was is None or was.state.deleted)):
+        if was is not None and was.state.deleted and state.deleted:
+            # Still gone (perhaps made and deleted again by this very entry): at the most its as-of moved.
+            touched[key] = Held(msgspec.structs.replace(was.state, as_of=state.as_of, version=state.version), was.version)
+            continue
+        if state.revision != entry.revision or (state.deleted and was is None):
             # Only the as-of moved, or a tombstone for something never seen: kept, and nothing to tell.
             touched[key] = Held(state, was.version if was else None)
             continue
@@ -210,15 +232,17 @@ def id_of(name: str) -> str:
     if "~" not in name:
         return name
     try:
-        raw = re.sub(rb"~([0-9a-f]{2})", lambda m: bytes([int(m[1], 16)]), name.encode())
-        return raw.decode()
-    except (UnicodeDecodeError, ValueError):
+        id_ = re.sub(rb"~([0-9a-f]{2})", lambda m: bytes([int(m[1], 16)]), name.encode()).decode()
+    except UnicodeError:
         return name
+    return id_ if name_of(id_) == name else name
 
 
 _SAFE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:@-")
 _PLAIN = re.compile(r"[A-Za-z0-9._:@-]+", re.ASCII)
 _encoder = msgspec.json.Encoder()
+_LAST = 253_402_300_799_000_000
+"""9999-12-31T23:59:59Z"""
 
 
 class _Metadata(msgspec.Struct):
@@ -232,6 +256,16 @@ class _Served(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Served)
+
+
+def _fits(number: int) -> bool:
+    return -(1 << 63) <= number < 1 << 63
+
+
+def _whole_seconds(us: int) -> int:
+    """Whole seconds: that is what is served, and what can be read back. Between 1970 and 9999, where RFC 3339 can say it:
+    "0001-01-01" is what some services send for never."""
+    return min(max(us, 0), _LAST) // 1_000_000 * 1_000_000
 
 
 def _seconds(text: str) -> int:
@@ -254,9 +288,33 @@ def _merged(known: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
     """What is known, with what is said now. The same dict when nothing differs, and always one key order, so that two
     stores that fold the same log hold the same bytes."""
     for name, value in said.items():
-        if name not in known or known[name] != value or type(known[name]) is not type(value):
+        if name not in known or not _alike(known[name], value):
             return {**known, **said}
     return known
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two JSON values are served alike: the order of keys doesn't matter, and `1`, `1.0` and `true` are three."""
+    if one is other:
+        return True
+    if one != other or type(one) is not type(other):
+        return False
+    if not isinstance(one, (dict, list)) or _encoder.encode(one) == _encoder.encode(other):
+        return True
+    if isinstance(one, dict):
+        return all(_alike(value, other[name]) for name, value in one.items())
+    return all(_alike(a, b) for a, b in zip(one, other, strict=True))
+
+
+def _apart(fields: dict[str, Any], admin: dict[str, Any], reading: Reading) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Each name once: `status.id` is the key's, and a name said to be for admins is not shown to tenants as well."""
+    if "id" in reading.fields:
+        fields = {name: value for name, value in fields.items() if name != "id"}
+    if "id" in reading.admin:
+        admin = {name: value for name, value in admin.items() if name != "id"}
+    if admin and not fields.keys().isdisjoint(admin):
+        fields = {name: value for name, value in fields.items() if name not in admin}
+    return fields, admin
 
 
 def _with_part(items: Any, id_field: str, id_: str, value: Any) -> list[Any] | None:
@@ -266,25 +324,29 @@ def _with_part(items: Any, id_field: str, id_: str, value: Any) -> list[Any] | N
         if (item.get(id_field) if isinstance(item, dict) else item) == id_:
             if value is None:
                 return before[:index] + before[index + 1 :]
-            return None if item == value else [*before[:index], value, *before[index + 1 :]]
-    return None if value is None and isinstance(items, list) else (before if value is None else [*before, value])
+            return None if _alike(item, value) else [*before[:index], value, *before[index + 1 :]]
+    if value is None:
+        return None if isinstance(items, list) else before
+    return [*before, value]
 
 
 def _created(key: Key, reading: Reading, revision: int) -> Object:
     fields = dict(reading.fields)
     for part in reading.parts:
         if part.value is not None:
-            fields[part.field] = [*fields.get(part.field, ()), part.value]
+            items = _with_part(fields.get(part.field), part.id_field, part.id, part.value)
+            if items is not None:
+                fields[part.field] = items
+    fields, admin = _apart(fields, dict(reading.admin), reading)
     return Object(
         key=key,
         uid=_uid(key, revision),
-        # Whole seconds: that is what is served, and what can be read back.
-        created=(reading.created if reading.created is not None else reading.as_of) // 1_000_000 * 1_000_000,
+        created=_whole_seconds(reading.as_of if reading.created is None else reading.created),
         project=reading.project or "",
         shared=bool(reading.shared),
         owner=reading.owner or "",
         fields=fields,
-        admin=dict(reading.admin),
+        admin=admin,
         as_of=reading.as_of,
         version=reading.version,
         deleted=False,
@@ -293,12 +355,10 @@ def _created(key: Key, reading: Reading, revision: int) -> Object:
 
 
 def _tombstone(key: Key, reading: Reading, revision: int) -> Object:
-    state = _created(key, reading, revision)
-    state.deleted = True
-    return state
+    return msgspec.structs.replace(_created(key, reading, revision), deleted=True)
 
 
 def _uid(key: Key, revision: int) -> str:
     if _UUID.fullmatch(key.id):
-        return key.id if "-" in key.id else str(uuid.UUID(key.id))
+        return key.id if len(key.id) == 36 else str(uuid.UUID(key.id))
     return str(uuid.uuid5(_NAMESPACE, "\0".join((key.source, key.group, key.kind, key.id, str(revision)))))

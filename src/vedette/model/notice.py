@@ -9,7 +9,7 @@ class Notice(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One piece of news as it was said. Immutable; its payload stays the JSON bytes that the service sent (scrubbed)."""
 
     id: str
-    """Idempotency key within the source: oslo's message_id. The same id twice is one entry."""
+    """Idempotency key within the source: oslo's message_id. The same id, sent in the same second, twice is one entry."""
     source: str
     """Name of the source in the configuration."""
     event_type: str

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from vedette.errors import Conflict, Expired, NotFound
+from vedette.errors import Conflict, Expired, NotFound, StoreUnavailable
 from vedette.kit.clock import Clock
+from vedette.kit.log import kv
 from vedette.model.change import Change, Version
 from vedette.model.entry import Entry, NewEntry
-from vedette.model.fold import Held, apply
+from vedette.model.fold import Held, apply, bare
+from vedette.model.notice import Notice
 from vedette.model.reading import Key
 from vedette.ports import Appended, Page, Scope, Selection, Stats
+
+log = logging.getLogger("vedette.store.memory")
 
 
 class MemoryStore:
@@ -26,12 +31,14 @@ class MemoryStore:
         self._clock = clock
         self._head = self._oldest = clock.now_us()
         self._log: list[Appended] = []
-        self._seen: dict[tuple[str, str], int] = {}
+        self._seen: dict[tuple[str, str, int], int] = {}
         self._held: dict[Key, Held] = {}
         self._history: dict[Key, list[Change]] = {}
         self._followers: list[Callable[[Sequence[Appended]], None]] = []
         self._folded = asyncio.Event()
         self._bytes = 0
+        self._last_at = 0
+        self._closed = False
 
     @property
     def head(self) -> int:
@@ -42,6 +49,7 @@ class MemoryStore:
         return self._oldest
 
     async def append(self, entries: Sequence[NewEntry], expect: Mapping[Key, int] | None = None) -> Sequence[int | None]:
+        self._check_open()
         for key, revision in (expect or {}).items():
             held = self._held.get(key)
             now = 0 if held is None or held.state.deleted else held.state.revision
@@ -51,8 +59,7 @@ class MemoryStore:
         revisions: list[int | None] = []
         appended: list[Appended] = []
         for new in entries:
-            dedup = (new.notice.source, new.notice.id)
-            if dedup in self._seen:
+            if _seen_id(new.notice) in self._seen:
                 revisions.append(None)
                 continue
             revision = self._head + 1
@@ -62,14 +69,18 @@ class MemoryStore:
         return revisions
 
     async def adopt(self, entries: Sequence[Entry]) -> None:
+        self._check_open()
         self._publish([self._fold(entry) for entry in entries if entry.revision > self._head])
 
     async def wait_folded(self, revision: int) -> None:
+        self._check_open()
         while self._head < revision:
             self._folded.clear()
             await self._folded.wait()
+            self._check_open()
 
     async def get(self, key: Key, scope: Scope) -> Version:
+        self._check_open()
         held = self._held.get(key)
         if held is None or held.state.deleted or held.version is None or not scope.sees(held.version):
             raise NotFound(f"{key.kind} {key.id} not found")
@@ -81,7 +92,7 @@ class MemoryStore:
         at = revision or self._head
         self._check_place(at)
         items: list[tuple[Key, Version]] = []
-        for key in sorted(self._history, key=lambda k: (k.source, k.id)):
+        for key in sorted(self._history, key=lambda k: (k.source, k.id, k.group, k.kind)):
             if after is not None and (key.source, key.id) <= after:
                 continue
             past = self._history[key]
@@ -90,8 +101,8 @@ class MemoryStore:
                 continue
             version = past[index - 1].now
             if selection.holds(key, version):
-                if len(items) == limit:
-                    last = items[-1][0]
+                # Never between two kinds' objects of one id: the next page starts after the id.
+                if len(items) >= limit and (last := items[-1][0]) and (last.source, last.id) != (key.source, key.id):
                     return Page(at, items, (last.source, last.id))
                 items.append((key, version))
         return Page(at, items, None)
@@ -120,7 +131,7 @@ class MemoryStore:
         for one in self._log[self._index(after) :]:
             notice = one.entry.notice
             if before and one.entry.revision > before:
-                return found, before
+                return found, max(after, before)
             if source and notice.source != source:
                 continue
             if types and not any(fnmatchcase(notice.event_type, pattern) for pattern in types):
@@ -130,7 +141,7 @@ class MemoryStore:
             found.append(one)
             if len(found) >= limit:
                 return found, one.entry.revision
-        return found, min(before, self._head) if before else self._head
+        return found, max(after, min(before, self._head)) if before else self._head
 
     async def revision_at(self, when: int) -> int:
         index = bisect.bisect_left(self._log, when, key=lambda one: one.entry.appended_at)
@@ -141,8 +152,11 @@ class MemoryStore:
         return sorted({project for project in live if project})
 
     def follow(self, wake: Callable[[Sequence[Appended]], None]) -> Callable[[], None]:
-        self._followers.append(wake)
-        return lambda: self._followers.remove(wake)
+        def told(appended: Sequence[Appended]) -> None:  # one of its own each time: the same function may follow twice
+            wake(appended)
+
+        self._followers.append(told)
+        return lambda: self._followers.remove(told) if told in self._followers else None
 
     async def retain(self, *, horizon: int, max_bytes: int = 0, most: int = 1000) -> int:
         going = 0
@@ -153,7 +167,14 @@ class MemoryStore:
             going += 1
             self._bytes -= _size(one)
             self._oldest = one.entry.revision
-            del self._seen[(one.entry.notice.source, one.entry.notice.id)]
+            dedup = _seen_id(one.entry.notice)
+            if self._seen[dedup] == one.entry.revision:
+                del self._seen[dedup]
+            for reading in one.entry.readings:  # tombstones of things never seen live as long as the log
+                key = Key(one.entry.notice.source, reading.group, reading.kind, reading.id)
+                held = self._held.get(key)
+                if held is not None and held.version is None and held.state.revision <= one.entry.revision:
+                    del self._held[key]
             for change in one.changes:
                 past = self._history[change.key]
                 while past[0].revision < change.revision:  # what stood before a change goes with it
@@ -169,22 +190,29 @@ class MemoryStore:
         return Stats(entries=len(self._log), objects=live, bytes=self._bytes, oldest=self._oldest, head=self._head)
 
     async def close(self) -> None:
+        self._closed = True
         self._followers.clear()
+        self._folded.set()
 
     # --- inside ---
 
     def _now(self) -> int:
         """The wall clock, but never back: retention and `since` need the order of the log."""
-        last = self._log[-1].entry.appended_at if self._log else 0
-        return max(self._clock.now_us(), last)
+        return max(self._clock.now_us(), self._last_at)
 
     def _fold(self, entry: Entry) -> Appended:
-        changes, touched = apply(entry, self._held.get)
+        try:
+            changes, touched = apply(entry, self._held.get)
+        except Exception as why:
+            told = kv(source=entry.notice.source, event_type=entry.notice.event_type, id=entry.notice.id, why=why)
+            log.exception("a notice was kept, but what was read from it can't be folded", extra=told)
+            entry, changes, touched = bare(entry), [], {}
         self._held.update(touched)
         for change in changes:
             self._history.setdefault(change.key, []).append(change)
-        self._seen[(entry.notice.source, entry.notice.id)] = entry.revision
+        self._seen[_seen_id(entry.notice)] = entry.revision
         self._head = entry.revision
+        self._last_at = entry.appended_at
         one = Appended(entry, tuple(changes))
         self._log.append(one)
         self._bytes += _size(one)
@@ -194,14 +222,27 @@ class MemoryStore:
         if appended:
             self._folded.set()
             for wake in tuple(self._followers):
-                wake(appended)
+                try:
+                    wake(appended)
+                except Exception:
+                    log.exception("a follower failed; the others and the writers go on")
 
     def _index(self, after: int) -> int:
         return bisect.bisect_right(self._log, after, key=lambda one: one.entry.revision)
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+
     def _check_place(self, revision: int) -> None:
+        self._check_open()
         if not self._oldest <= revision <= self._head:
             raise Expired(f"revision {revision} is not in the log ({self._oldest} to {self._head}): list again")
+
+
+def _seen_id(notice: Notice) -> tuple[str, str, int]:
+    """As in SQLite: the id, and the second in which it was sent."""
+    return notice.source, notice.id, min(max(notice.sent_at // 1_000_000, 0), 0xFFFFFFFF)
 
 
 def _size(one: Appended) -> int:

@@ -32,10 +32,13 @@ from urllib.parse import quote
 
 import msgspec
 
+from vedette import __version__
 from vedette.errors import (
+    CannotStart,
     Conflict,
     Expired,
     NotFound,
+    NotUnderstood,
     StoreForeign,
     StoreInUse,
     StoreNewer,
@@ -46,7 +49,7 @@ from vedette.kit.clock import Clock
 from vedette.kit.log import kv
 from vedette.model.change import Change, Version
 from vedette.model.entry import Entry, NewEntry
-from vedette.model.fold import Held, apply, decode
+from vedette.model.fold import Held, apply, bare, decode
 from vedette.model.notice import Notice
 from vedette.model.reading import Key, Reading
 from vedette.ports import Appended, Page, Scope, Selection, Stats
@@ -59,6 +62,12 @@ APPLICATION_ID = 0x56454454
 FILE = "vedette.db"
 BATCH = 1_000
 WAITING = 20_000
+KEPT_FREE = 256
+"""Free pages (2 MiB) that stay in the file for what comes next; or a sixteenth of the file."""
+SHRINK = 1_000
+"""Free pages given back at a time: about 20 ms of the writer."""
+LOOKED_AT = 50_000
+"""Rows a question may look at before it answers with what it has, and up to where: nobody may hold a reader for minutes."""
 CACHED_OBJECTS = 8_192
 """Decoded objects the writer keeps (about 5 kB each): busy objects are folded without reading them back."""
 READERS = 4
@@ -67,7 +76,14 @@ READERS = 4
 class SqliteStore:
     """See `ports.Store`. Open with `SqliteStore.open`."""
 
-    def __init__(self, folder: Path, clock: Clock, loop: asyncio.AbstractEventLoop, lock: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        lock: int,
+        migrations: Sequence[tuple[int, str]] | None = None,
+    ) -> None:
         self._path = folder / FILE
         self._clock = clock
         self._loop = loop
@@ -79,25 +95,43 @@ class SqliteStore:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="vedette-read")
         self._reader = threading.local()
         self._reader_connections: list[sqlite3.Connection] = []
-        self._write = _open_file(self._path, clock)
+        self._write = _open_file(self._path, clock, _migrations() if migrations is None else migrations)
         self._writer_state = _Writer(self._write)
         self._head = self._writer_state.head
-        self._oldest = _meta(self._write, "oldest")
+        self._oldest = self._writer_state.oldest
         self._closed = False
+        self._shut: asyncio.Future[None] | None = None
         self._thread = threading.Thread(target=self._run, name="vedette-write", daemon=True)
         self._thread.start()
 
     @classmethod
-    async def open(cls, folder: Path, clock: Clock) -> SqliteStore:
-        """Open the store in this folder, or make it.
+    async def open(cls, folder: Path, clock: Clock, *, migrations: Sequence[tuple[int, str]] | None = None) -> SqliteStore:
+        """Open the store in this folder, or make it. `migrations`: (number, SQL) in order, instead of those in sql/.
 
-        Raises StoreInUse, StoreForeign (the file isn't ours or is damaged; it is not touched), StoreNewer.
+        Raises StoreInUse, StoreForeign (the file isn't ours or is damaged; it is not touched), StoreNewer; CannotStart when
+        the folder can't be used.
         """
-        lock = _hold(folder)
+        loop = asyncio.get_running_loop()
+
+        def start() -> SqliteStore:
+            lock = _hold(folder)
+            try:
+                return cls(folder, clock, loop, lock, migrations)
+            except OSError as why:
+                os.close(lock)
+                raise CannotStart(f"{folder} can't be used: {why}") from why
+            except BaseException:
+                os.close(lock)
+                raise
+
+        starting = asyncio.ensure_future(asyncio.to_thread(start))
         try:
-            return await asyncio.to_thread(cls, folder, clock, asyncio.get_running_loop(), lock)
-        except BaseException:
-            os.close(lock)
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # The thread can't be stopped; what it opens must not keep the folder.
+            await asyncio.wait([starting])
+            if not starting.cancelled() and starting.exception() is None:
+                await starting.result().close()
             raise
 
     @property
@@ -111,12 +145,11 @@ class SqliteStore:
     # --- writing ---
 
     async def append(self, entries: Sequence[NewEntry], expect: Mapping[Key, int] | None = None) -> Sequence[int | None]:
-        if not entries:
+        if not entries and not expect:
             return []
         return await self._submit(_Append(entries, expect, self._loop.create_future()))
 
     async def adopt(self, entries: Sequence[Entry]) -> None:
-        entries = [entry for entry in entries if entry.revision > self._head]
         for start in range(0, len(entries), BATCH):
             await self._submit(_Append(entries[start : start + BATCH], None, self._loop.create_future()))
 
@@ -127,30 +160,44 @@ class SqliteStore:
         return gone
 
     async def wait_folded(self, revision: int) -> None:
+        self._check_open()
         if self._head < revision:
             waiter: asyncio.Future[None] = self._loop.create_future()
-            self._waiting.append((revision, waiter))
-            await waiter
+            one = (revision, waiter)
+            self._waiting.append(one)
+            try:
+                await waiter
+            finally:
+                if one in self._waiting:
+                    self._waiting.remove(one)
 
     def follow(self, wake: Callable[[Sequence[Appended]], None]) -> Callable[[], None]:
-        self._followers.append(wake)
-        return lambda: self._followers.remove(wake)
+        def told(appended: Sequence[Appended]) -> None:  # one of its own each time: the same function may follow twice
+            wake(appended)
+
+        self._followers.append(told)
+        return lambda: self._followers.remove(told) if told in self._followers else None
 
     async def close(self) -> None:
-        """Finish what is queued, then let go of the folder. A second call does nothing."""
-        if self._closed:
-            return
-        self._closed = True
-        self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
+        """Finish what is queued, then let go of the folder. A second call waits for the first."""
+        if self._shut is None:
+            self._closed = True
+            self._queue.put(None)
+            self._shut = asyncio.ensure_future(asyncio.to_thread(self._let_go))
+        await asyncio.shield(self._shut)
+        self._followers.clear()
+        for _, waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_exception(StoreUnavailable(_CLOSED))
+
+    def _let_go(self) -> None:
+        """In a thread: readers may have a long question, and the last connection to go writes the log into the file."""
+        self._thread.join()
         self._readers.shutdown(wait=True)
         for connection in self._reader_connections:
             connection.close()
         self._write.close()
         os.close(self._lock)
-        self._followers.clear()
-        for _, waiter in self._waiting:
-            waiter.cancel()
 
     # --- reading ---
 
@@ -168,10 +215,12 @@ class SqliteStore:
     async def objects(
         self, selection: Selection, *, revision: int = 0, after: tuple[str, str] | None = None, limit: int = 500
     ) -> Page:
-        return await self._read(lambda db: self._list(db, selection, revision or self._head, after, limit))
+        now = self._head  # before the snapshot is taken: a page must not claim what it can't show
+        return await self._read(lambda db: self._list(db, selection, revision, now, after, limit))
 
     async def changes(self, after: int, *, selection: Selection, limit: int = 500) -> tuple[Sequence[Change], int]:
-        return await self._read(lambda db: self._changes(db, after, self._head, selection, limit))
+        end = self._head
+        return await self._read(lambda db: self._changes(db, after, end, selection, limit))
 
     async def entries(
         self,
@@ -189,7 +238,8 @@ class SqliteStore:
     async def revision_at(self, when: int) -> int:
         def search(db: sqlite3.Connection) -> int:
             # appended_at never decreases along the log, so halving finds the place without an index on it.
-            low, high = self._oldest, self._head
+            high = self._head
+            low = min(_meta(db, "oldest"), high)  # from the snapshot: retention may just have moved it
             while low < high:
                 middle = (low + high + 1) // 2
                 sql = "SELECT appended_at FROM entries WHERE revision >= ? ORDER BY revision LIMIT 1"
@@ -209,33 +259,40 @@ class SqliteStore:
     async def stats(self) -> Stats:
         def count(db: sqlite3.Connection) -> Stats:
             (objects,) = db.execute("SELECT count(*) FROM objects WHERE deleted = 0").fetchone()
-            # One revision per entry: no need to count millions.
-            return Stats(
-                entries=self._head - self._oldest, objects=objects, bytes=_size(db), oldest=self._oldest, head=self._head
-            )
+            entries = _meta(db, "entries")  # kept with every write: no need to count millions
+            return Stats(entries=entries, objects=objects, bytes=_size(db), oldest=self._oldest, head=self._head)
 
         return await self._read(count)
 
     def size(self) -> int:
         """Bytes on disk, the write-ahead log included."""
-        return sum(path.stat().st_size for path in self._path.parent.glob(f"{FILE}*") if path.exists())
+        total = 0
+        for path in self._path.parent.glob(f"{FILE}*"):
+            with contextlib.suppress(FileNotFoundError):  # the -wal goes when the last connection does
+                total += path.stat().st_size
+        return total
 
     # --- the writer thread ---
 
     async def _submit(self, work: _Append) -> Sequence[int | None]:
         if self._queued + len(work.entries) > WAITING and self._queued:
             raise StoreUnavailable(f"{self._queued} entries wait to be written", delay=0.2)
+        self._put(work)
         self._queued += len(work.entries)
-        try:
-            self._put(work)
-            return await asyncio.shield(work.done)
-        finally:
-            self._queued -= len(work.entries)
+        # Counted until it is written, not until somebody stops waiting: who gives up and comes again must find the limit.
+        work.done.add_done_callback(lambda _: self._written(len(work.entries)))
+        return await asyncio.shield(work.done)
+
+    def _written(self, entries: int) -> None:
+        self._queued -= entries
 
     def _put(self, work: _Append | _Do) -> None:
-        if self._closed:
-            raise StoreUnavailable("the store is closed")
+        self._check_open()
         self._queue.put(work)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailable(_CLOSED)
 
     def _run(self) -> None:
         """Take what is there, write it in one transaction, say so; until None comes."""
@@ -263,25 +320,33 @@ class SqliteStore:
 
     def _commit(self, batch: list[_Append]) -> None:
         now = self._clock.now_us()
+        count = sum(len(work.entries) for work in batch)
         try:
             appended, answers = self._writer_state.write(batch, now)
-        except sqlite3.Error as why:
-            error = _unavailable(why, self._path)
-            log.error("the batch was not written: %s", error, extra=kv(entries=sum(len(work.entries) for work in batch)))
-            self._call(lambda: _fail(batch, error))
-            return
+        except (*_UNFIT, ValueError, TypeError, OverflowError) as why:
+            if len(batch) > 1:  # one of them can't be stored; the others can
+                for work in batch:
+                    self._commit([work])
+                return
+            log.exception("entries that can't be stored were refused", extra=kv(entries=count))
+            first = batch[0].entries[0].notice
+            refused = NotUnderstood(
+                f"{count} entries from {first.source} ({first.event_type} {first.id!r} first) can't be stored: {why}"
+            )
+            self._call(lambda: _fail(batch, refused))
         except Exception as why:
-            log.exception("the batch was not written")
-            wrapped = StoreUnavailable(f"the batch could not be folded: {why}")
-            self._call(lambda: _fail(batch, wrapped))
-            return
-        self._call(lambda: self._publish(appended, batch, answers))
+            error = _unavailable(why, self._path)
+            bug = not isinstance(why, sqlite3.Error)
+            log.error("the batch was not written: %s", error, extra=kv(entries=count), exc_info=bug)
+            self._call(lambda: _fail(batch, error))
+        else:
+            self._call(lambda: self._publish(appended, batch, answers))
 
     def _do(self, work: _Do) -> None:
         try:
             result = work.work()
         except Exception as why:  # noqa: BLE001 - handed to whoever asked
-            error = _unavailable(why, self._path) if isinstance(why, sqlite3.Error) else why
+            error = _unavailable(why, self._path) if not isinstance(why, VedetteError) else why
             self._call(lambda: work.done.set_exception(error) if not work.done.done() else None)
         else:
             self._call(lambda: work.done.set_result(result) if not work.done.done() else None)
@@ -319,17 +384,20 @@ class SqliteStore:
         """One short transaction. A change that leaves the log takes along the state before it, and stays itself as long as it
         is an object's present state or what stood before a change still kept: so each body goes exactly once."""
         db = self._write
-        rows = db.execute("SELECT revision, appended_at, notice FROM entries ORDER BY revision LIMIT ?", (most,)).fetchall()
+        # Not beyond what followers were told: `oldest` must never pass the head that they see.
+        sql = "SELECT revision, appended_at, notice FROM entries WHERE revision <= ? ORDER BY revision LIMIT ?"
+        rows = db.execute(sql, (self._head, most)).fetchall()
         too_big = bool(max_bytes) and _size(db) > max_bytes
         going = [row for row in rows if too_big or row[1] < horizon]
         if not going:
+            self._shrink()
             return 0
         last = going[-1][0]
         try:
             db.execute("BEGIN IMMEDIATE")
             changes = db.execute(
                 "SELECT seq, before, verb, grp, kind, source, id FROM changes WHERE revision > ? AND revision <= ?",
-                (self._oldest, last),
+                (self._writer_state.oldest, last),
             ).fetchall()
             db.executemany("DELETE FROM changes WHERE seq = ?", [(row[1],) for row in changes if row[1] is not None])
             for seq, _, verb, *key in changes:
@@ -346,17 +414,33 @@ class SqliteStore:
             unseen = db.execute("DELETE FROM objects WHERE deleted = 1 AND seq IS NULL AND revision <= ?", (last,))
             if unseen.rowcount:
                 self._writer_state.forget_all()
-            db.executemany("DELETE FROM seen WHERE id = ?", [(_seen_id(_notice_head(row[2])),) for row in going])
+            # (An adopted log may hold an id twice: what it was seen at later stays.)
+            ids = [(_seen_id(_notice_head(row[2])), last) for row in going]
+            db.executemany("DELETE FROM seen WHERE id = ? AND revision <= ?", ids)
             db.execute("DELETE FROM entries WHERE revision <= ?", (last,))
             db.execute("UPDATE meta SET value = ? WHERE name = 'oldest'", (last,))
+            db.execute("UPDATE meta SET value = value - ? WHERE name = 'entries'", (len(going),))
             db.execute("COMMIT")
         except BaseException:
             _rollback(db)
+            self._writer_state.forget_all()
             raise
-        # Give the freed pages back, a few at a time: a log that has shrunk must show on the disk.
-        db.execute("PRAGMA incremental_vacuum(2000)").fetchall()
+        self._writer_state.oldest = last
         self._call(lambda: self._moved(last))
+        self._shrink()
         return len(going)
+
+    def _shrink(self) -> None:
+        """Give free pages back, a few at a time, so that a log that has shrunk shows on the disk. Some are left for the next
+        entries: moving pages only to grow again would double the writing."""
+        db = self._write
+        (free,) = db.execute("PRAGMA freelist_count").fetchone()
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        if free > max(KEPT_FREE, pages // 16):
+            try:
+                db.execute(f"PRAGMA incremental_vacuum({min(SHRINK, free - KEPT_FREE)})").fetchall()
+            except sqlite3.OperationalError as why:  # a full disk, most likely; what was retained is gone all the same
+                log.warning("the file could not be made smaller, trying again later: %s", why)
 
     def _moved(self, oldest: int) -> None:
         self._oldest = max(self._oldest, oldest)
@@ -364,32 +448,47 @@ class SqliteStore:
     # --- reader threads ---
 
     async def _read(self, ask: Callable[[sqlite3.Connection], T]) -> T:
-        if self._closed:
-            raise StoreUnavailable("the store is closed")
+        self._check_open()
 
         def work() -> T:
             db: sqlite3.Connection | None = getattr(self._reader, "db", None)
-            if db is None:
-                db = self._reader.db = _connect(self._path, read_only=True)
-                self._reader_connections.append(db)
             try:
+                if db is None:
+                    db = self._reader.db = _connect(self._path, read_only=True)
+                    self._reader_connections.append(db)
                 # One snapshot for the whole question, ended before anybody waits for a client.
                 db.execute("BEGIN")
                 return ask(db)
-            except sqlite3.Error as why:
+            except VedetteError:
+                raise
+            except Exception as why:
+                if not isinstance(why, sqlite3.OperationalError):
+                    log.exception("the store could not be read")
                 raise _unavailable(why, self._path) from why
             finally:
-                _rollback(db)
+                if db is not None:
+                    _rollback(db)
 
         return await self._loop.run_in_executor(self._readers, work)
 
-    def _check_place(self, db: sqlite3.Connection, revision: int) -> None:
-        oldest = _meta(db, "oldest")  # from the same snapshot: retention may have moved on since the request came
+    def _check_place(self, db: sqlite3.Connection, revision: int, oldest: int = 0) -> None:
+        oldest = oldest or _meta(db, "oldest")  # from the same snapshot: retention may have moved on since the request came
         if not oldest <= revision <= self._head:
             raise Expired(f"revision {revision} is not in the log ({oldest} to {self._head}): list again")
 
-    def _list(self, db: sqlite3.Connection, selection: Selection, at: int, after: tuple[str, str] | None, limit: int) -> Page:
-        self._check_place(db, at)
+    def _list(
+        self,
+        db: sqlite3.Connection,
+        selection: Selection,
+        revision: int,
+        now: int,
+        after: tuple[str, str] | None,
+        limit: int,
+    ) -> Page:
+        oldest = _meta(db, "oldest")
+        # Retention may have passed `now` while this question waited for a thread: then the oldest place is the present.
+        at = revision or max(now, oldest)
+        self._check_place(db, at, oldest)
         where = ["o.seq IS NOT NULL", "(o.deleted = 0 OR o.revision > ?)"]
         values: list[Any] = [at]
         scope, scope_values = _scope_sql(selection.scope, "o")
@@ -408,23 +507,28 @@ class SqliteStore:
             where.append("(o.source, o.id) > (?, ?)")
             values += after
         sql = (
-            "SELECT o.source, o.grp, o.kind, o.id, c.revision, c.body, c.cut, c.project, c.shared, c.owner, c.before, c.verb "
-            f"FROM objects o JOIN changes c ON c.seq = o.seq WHERE {' AND '.join(where)} ORDER BY o.source, o.id"
+            "SELECT o.source, o.grp, o.kind, o.id, "
+            "c.revision, c.body, c.cut, c.project, c.shared, c.owner, c.before, c.verb, c.seq "
+            f"FROM objects o JOIN changes c ON c.seq = o.seq WHERE {' AND '.join(where)} "
+            f"ORDER BY o.source, o.id{'' if selection.kind else ', o.grp, o.kind'}"
         )
         items: list[tuple[Key, Version]] = []
-        for source, group, kind, id_, *rest, before, verb in db.execute(sql, values):
+        for source, group, kind, id_, *rest, before, verb, seq in db.execute(sql, values):
             row: Any = rest
             # Written after `at`: go back to what stood then. Seldom more than a step: pages follow each other closely.
             while row is not None and row[0] > at:
+                if before is not None and before >= seq:
+                    raise sqlite3.DatabaseError(f"the history of {kind} {id_} goes in a circle")
                 row = None if before is None else db.execute(_STATE, (before,)).fetchone()
                 if row is not None:
+                    seq = before
                     *row, before, verb = row
             if row is None or verb == "DELETED":
                 continue
             key, version = Key(source, group, kind, id_), _version(row)
             if selection.holds(key, version):
-                if len(items) == limit:
-                    last = items[-1][0]
+                # Never between two kinds' objects of one id: the next page starts after the id.
+                if len(items) >= limit and (last := items[-1][0]) and (last.source, last.id) != (source, id_):
                     return Page(at, items, (last.source, last.id))
                 items.append((key, version))
         return Page(at, items, None)
@@ -433,6 +537,10 @@ class SqliteStore:
         self, db: sqlite3.Connection, after: int, end: int, selection: Selection, limit: int
     ) -> tuple[Sequence[Change], int]:
         self._check_place(db, after)
+        if end - after > LOOKED_AT:
+            sql = "SELECT revision FROM changes WHERE revision > ? ORDER BY revision LIMIT 1 OFFSET ?"
+            row = db.execute(sql, (after, LOOKED_AT)).fetchone()
+            end = end if row is None else min(end, row[0])
         now, now_values = _selection_sql(selection, "c")
         was, was_values = _selection_sql(selection, "b")
         sql = (
@@ -443,7 +551,7 @@ class SqliteStore:
         )
         found: list[Change] = []
         for row in db.execute(sql, (after, end, *now_values, *was_values)):
-            if len(found) >= limit and found[-1].revision != row[0]:
+            if len(found) >= limit and found and found[-1].revision != row[0]:
                 return found, found[-1].revision  # never half an entry
             found.append(_change(row))
         return found, end
@@ -468,20 +576,26 @@ class SqliteStore:
         if source:
             where += " AND source = ?"
             values.append(source)
-        sql = f"SELECT revision, appended_at, event_type, notice, payload FROM entries WHERE {where} ORDER BY revision"
+        # The payload is the widest column by far: read only of those that are wanted.
+        sql = f"SELECT revision, event_type FROM entries WHERE {where} ORDER BY revision"
         found: list[Appended] = []
-        rows = db.execute(sql, values)
-        for looked_at, (revision, appended_at, event_type, notice, payload) in enumerate(rows, 1):
+        looked_at = 0
+        for revision, event_type in db.execute(sql, values):
+            looked_at += 1
             if not types or any(fnmatchcase(event_type, pattern) for pattern in types):
-                one = Appended(_entry(revision, appended_at, notice, payload), tuple(_changes_of(db, revision)))
+                row = db.execute("SELECT appended_at, notice, payload FROM entries WHERE revision = ?", (revision,)).fetchone()
+                one = Appended(_entry(revision, *row), tuple(_changes_of(db, revision)))
                 if selection is None or selection.tells(one):
                     found.append(one)
-            if len(found) >= limit or looked_at >= 50_000:  # a rare type must not hold a reader for minutes
+                else:
+                    looked_at += 10  # about what it cost
+            if len(found) >= limit or looked_at >= LOOKED_AT:
                 return found, revision
-        return found, end
+        return found, max(after, end)
 
 
-class _Append(msgspec.Struct, gc=False):
+class _Append(msgspec.Struct):
+    # Seen by the garbage collector: a failed one is in a circle with its future's traceback.
     entries: Sequence[NewEntry] | Sequence[Entry]
     expect: Mapping[Key, int] | None
     done: asyncio.Future[Sequence[int | None]]
@@ -507,7 +621,9 @@ class _Writer:
         self._db = db
         self._cache: OrderedDict[Key, _Placed | None] = OrderedDict()
         self.head = _meta(db, "head")
-        (self._seq,) = db.execute("SELECT coalesce(max(seq), 0) FROM changes").fetchone()
+        self.oldest = _meta(db, "oldest")
+        # Not max(seq): a number that retention took out must never name another change.
+        self._seq = _meta(db, "seq")
         self._last_at = _meta(db, "last_at")
 
     def forget(self, key: Key) -> None:
@@ -533,7 +649,7 @@ class _Writer:
         return result
 
     def _write(self, batch: Sequence[_Append], now: int) -> tuple[list[Appended], list[Sequence[int | None] | VedetteError]]:
-        known = self._known([_seen_id(new.notice) for work in batch for new in work.entries])
+        known = self._known([_seen_id(new.notice) for work in batch for new in work.entries if not isinstance(new, Entry)])
         answers: list[Sequence[int | None] | VedetteError] = []
         appended: list[Appended] = []
         entry_rows: list[tuple[Any, ...]] = []
@@ -547,14 +663,20 @@ class _Writer:
             answer: list[int | None] = []
             for new in work.entries:
                 id_ = _seen_id(new.notice)
-                if id_ in known:
-                    answer.append(None)
-                    continue
+                if isinstance(new, Entry):  # of another log, which has told duplicates from news already
+                    if new.revision <= self.head:
+                        answer.append(None)
+                        continue
+                    entry = new
+                else:
+                    if id_ in known:
+                        answer.append(None)
+                        continue
+                    entry = Entry(self.head + 1, now, new.notice, new.readings)
                 known.add(id_)
-                entry = new if isinstance(new, Entry) else Entry(self.head + 1, now, new.notice, new.readings)
+                entry, packed, changes, objects = self._fold(entry)
                 self.head = revision = entry.revision
-                self._last_at = entry.appended_at
-                changes, objects = apply(entry, self._hold)
+                self._last_at = max(self._last_at, entry.appended_at)
                 befores = {}
                 for change in changes:
                     placed = self._cache[change.key]
@@ -574,9 +696,7 @@ class _Writer:
                     was = self._cache[key]
                     touched[key] = self._cache[key] = _placed(held, was, seqs.get(key), revision)
                 notice = entry.notice
-                entry_rows.append(
-                    (revision, entry.appended_at, notice.source, notice.event_type, _pack(entry), bytes(notice.payload))
-                )
+                entry_rows.append((revision, entry.appended_at, notice.source, notice.event_type, packed, bytes(notice.payload)))
                 seen_rows.append((id_, revision))
                 appended.append(Appended(entry, tuple(changes)))
                 answer.append(revision)
@@ -584,15 +704,30 @@ class _Writer:
         if appended:
             db = self._db
             db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", entry_rows)
-            db.executemany("INSERT INTO seen VALUES (?, ?)", seen_rows)
+            db.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?)", seen_rows)
             db.executemany("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", change_rows)
             # Once per object, however often the batch touched it.
             db.executemany(
                 "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [_object_row(key, placed) for key, placed in touched.items()],
             )
-            db.executemany("UPDATE meta SET value = ? WHERE name = ?", [(self.head, "head"), (self._last_at, "last_at")])
+            places = [(self.head, "head"), (self._last_at, "last_at"), (self._seq, "seq")]
+            db.executemany("UPDATE meta SET value = ? WHERE name = ?", places)
+            db.execute("UPDATE meta SET value = value + ? WHERE name = 'entries'", (len(appended),))
         return appended, answers
+
+    def _fold(self, entry: Entry) -> tuple[Entry, bytes, list[Change], dict[Key, Held]]:
+        """The entry as it is kept: one that can't be folded stays in the log without its readings. No retry would help, and a
+        source that offered it for ever would stand still."""
+        try:
+            return (entry, _pack(entry), *apply(entry, self._hold))
+        except (sqlite3.Error, MemoryError):
+            raise
+        except Exception as why:
+            told = kv(source=entry.notice.source, event_type=entry.notice.event_type, id=entry.notice.id, why=why)
+            log.exception("a notice was kept, but what was read from it can't be folded", extra=told)
+            entry = bare(entry)
+            return entry, _pack(entry), [], {}
 
     def _known(self, ids: list[bytes]) -> set[bytes]:
         """Which of the ids the log has."""
@@ -618,7 +753,10 @@ class _Writer:
             self._cache.move_to_end(key)
         except KeyError:
             row = self._db.execute(_OBJECT, (key.group, key.kind, key.source, key.id)).fetchone()
-            placed = self._cache[key] = None if row is None else _read_placed(key, row)
+            try:
+                placed = self._cache[key] = None if row is None else _read_placed(key, row)
+            except Exception as why:
+                raise sqlite3.DatabaseError(f"what is stored of {key.kind} {key.id} can't be read: {why}") from why
         return placed.held if placed is not None else None
 
 
@@ -666,7 +804,7 @@ _NOTHING = b'{"metadata":{"uid":"","creationTimestamp":"1970-01-01T00:00:00Z"},"
 
 
 class _Stored(msgspec.Struct, array_like=True):
-    """The `notice` column: everything of an entry but its payload (which would not survive msgpack as raw JSON)."""
+    """The `notice` column: everything of an entry but its payload, which stays as it was sent."""
 
     id: str
     source: str
@@ -693,31 +831,36 @@ class _StoredHead(msgspec.Struct, array_like=True):
 _packer = msgspec.msgpack.Encoder()
 _unpacker = msgspec.msgpack.Decoder(_Stored)
 _head_unpacker = msgspec.msgpack.Decoder(_StoredHead)
+_UNFIT = (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError, sqlite3.IntegrityError)
+"""What SQLite says of a value that it can't take: the same call would fail again."""
+_CLOSED = "the store is closed"
 
 
 def _pack(entry: Entry) -> bytes:
     n = entry.notice
-    return _packer.encode(
-        _Stored(
-            n.id,
-            n.source,
-            n.event_type,
-            n.sent_at,
-            n.priority,
-            n.publisher,
-            n.request_id,
-            n.global_request_id,
-            n.actor_user,
-            n.actor_project,
-            n.origin,
-            n.traceparent,
-            entry.readings,
-        )
+    stored = _Stored(
+        n.id,
+        n.source,
+        n.event_type,
+        n.sent_at,
+        n.priority,
+        n.publisher,
+        n.request_id,
+        n.global_request_id,
+        n.actor_user,
+        n.actor_project,
+        n.origin,
+        n.traceparent,
+        entry.readings,
     )
+    try:
+        return _packer.encode(stored)
+    except OverflowError:  # JSON knows integers beyond 64 bits, msgpack doesn't; the first byte tells the two apart
+        return msgspec.json.encode(stored)
 
 
 def _entry(revision: int, appended_at: int, packed: bytes, payload: bytes) -> Entry:
-    s = _unpacker.decode(packed)
+    s = msgspec.json.decode(packed, type=_Stored) if packed[:1] == b"[" else _unpacker.decode(packed)
     notice = Notice(
         id=s.id,
         source=s.source,
@@ -737,7 +880,7 @@ def _entry(revision: int, appended_at: int, packed: bytes, payload: bytes) -> En
 
 
 def _notice_head(packed: bytes) -> _StoredHead:
-    return _head_unpacker.decode(packed)
+    return msgspec.json.decode(packed, type=_StoredHead) if packed[:1] == b"[" else _head_unpacker.decode(packed)
 
 
 def _seen_id(notice: Notice | _StoredHead) -> bytes:
@@ -802,42 +945,90 @@ def _selection_sql(selection: Selection, table: str) -> tuple[str, list[Any]]:
 
 def _hold(folder: Path) -> int:
     """Lock the folder for this process; the kernel lets go when the process ends, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as why:
+        raise CannotStart(f"data_dir {folder} can't be used: {why}") from why
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        with contextlib.suppress(OSError):  # the name is only for the message; a full disk must not keep us from starting
+            os.ftruncate(fd, 0)
+            os.write(fd, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
+    except BlockingIOError:
         holder = os.read(fd, 200).decode(errors="replace").strip() or "another process"
         os.close(fd)
         raise StoreInUse(
             f"{folder} is in use by {holder}; one process each: stop it, or give this one its own data_dir"
         ) from None
-    os.ftruncate(fd, 0)
-    os.write(fd, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
+    except OSError as why:
+        os.close(fd)
+        raise CannotStart(f"data_dir {folder} can't be locked: {why}") from why
     return fd
 
 
-def _open_file(path: Path, clock: Clock) -> sqlite3.Connection:
-    fresh = not path.exists() or path.stat().st_size == 0
-    if not fresh:
-        _check_header(path)
+def _open_file(path: Path, clock: Clock, migrations: Sequence[tuple[int, str]]) -> sqlite3.Connection:
     try:
+        if path.exists():
+            _check_header(path)
+            _check_inside(path, migrations)
+        else:
+            _create(path, clock, migrations)
         db = _connect(path)
-        if fresh:
-            _create(db, clock)
-        _migrate(db, path)
-        _meta(db, "head")
+        try:
+            _migrate(db, path, migrations)
+        except BaseException:
+            db.close()
+            raise
+    except sqlite3.OperationalError as why:
+        raise CannotStart(f"{path} can't be opened: {why}. Look at the disk and at who may write there") from why
     except sqlite3.DatabaseError as why:
-        if isinstance(why, sqlite3.OperationalError) and "malformed" not in str(why):
-            raise StoreForeign(f"{path} can't be opened: {why}") from why
-        raise StoreForeign(f"{path} is damaged ({why}); it was not changed. Move it away, or restore a copy") from why
+        raise _damaged(path, why) from why
     return db
+
+
+def _damaged(path: Path, why: object) -> StoreForeign:
+    return StoreForeign(f"{path} is damaged ({why}); it was not changed. Restore a copy, or move it away to start anew")
+
+
+def _check_inside(path: Path, migrations: Sequence[tuple[int, str]]) -> None:
+    """Through a connection that can't write, since closing one that can would already change the file. Raises StoreNewer,
+    StoreForeign."""
+    try:
+        with contextlib.closing(_connect(path, read_only=True)) as db:
+            (at,) = db.execute("PRAGMA user_version").fetchone()
+            if at > migrations[-1][0]:
+                writer = db.execute("SELECT value FROM meta WHERE name = 'written_by'").fetchone()
+                raise StoreNewer(
+                    f"{path} has schema {at}, this version of Vedette ({__version__}) knows {migrations[-1][0]}: "
+                    f"install Vedette {_version_text(writer[0]) if writer else 'as it was when it wrote this'} or newer"
+                )
+            for name in ("head", "oldest", "last_at", "seq", "entries"):
+                _meta(db, name)
+            for table in ("entries", "seen", "changes", "objects"):
+                db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()
+    except sqlite3.OperationalError as why:
+        if any(word in str(why) for word in ("no such", "malformed")):
+            raise _damaged(path, why) from why
+        raise
+
+
+def _version_number(text: str) -> int:
+    """`1.2.3` as 1002003: how `meta`, which holds integers, names the version that last changed the schema."""
+    major, minor, patch = (int(part) for part in text.split(".")[:3])
+    return major * 1_000_000 + minor * 1_000 + patch
+
+
+def _version_text(number: int) -> str:
+    return f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"
 
 
 def _check_header(path: Path) -> None:
     """Before SQLite gets to touch the file: is it ours, and is it all there? (File format: sqlite.org/fileformat.html §1.3)"""
     with path.open("rb") as file:
         header = file.read(100)
+    if not header:
+        raise StoreForeign(f"{path} is empty, which no store of ours ever is. Restore a copy, or remove it to start anew")
     if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
         raise StoreForeign(f"{path} is not a Vedette store; it was not touched. Set data_dir to another folder")
     if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
@@ -871,31 +1062,40 @@ def _quoted(path: Path) -> str:
     return quote(str(path.absolute()))
 
 
-def _create(db: sqlite3.Connection, clock: Clock) -> None:
-    db.execute("PRAGMA page_size = 8192")
-    db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    db.execute("PRAGMA journal_mode = WAL").fetchall()
-    now = clock.now_us()
-    first = _migrations()[0]
-    db.execute("BEGIN IMMEDIATE")
-    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    for statement in _statements(first[1]):
-        db.execute(statement)
-    # Revisions start at the time of creation: those of an earlier or wiped store are too old here, never from the future.
-    rows = [("head", now), ("oldest", now), ("created", now), ("last_at", 0)]
-    db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
-    db.execute(f"PRAGMA user_version = {first[0]}")
-    db.execute("COMMIT")
+def _create(path: Path, clock: Clock, migrations: Sequence[tuple[int, str]]) -> None:
+    """Made under another name and renamed when complete: a crash in between leaves nothing that looks like a store."""
+    left = [name for name in (f"{FILE}-wal", f"{FILE}-journal") if path.with_name(name).exists()]
+    if left:
+        raise StoreForeign(f"{path} is missing, but {left[0]}, which belongs to it, is there: restore both, or remove that too")
+    new = path.with_name(f"{FILE}.new")
+    for name in (new, new.with_name(f"{new.name}-wal"), new.with_name(f"{new.name}-journal")):
+        name.unlink(missing_ok=True)
+    with contextlib.closing(_connect(new)) as db:
+        db.execute("PRAGMA page_size = 8192")
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        now = clock.now_us()
+        number, text = migrations[0]
+        db.execute("BEGIN IMMEDIATE")
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        for statement in _statements(text):
+            db.execute(statement)
+        # Revisions start at the time of creation: those of an earlier or wiped store are too old here, never from the future.
+        rows = [("head", now), ("oldest", now), ("created", now), ("last_at", 0), ("seq", 0), ("entries", 0)]
+        db.executemany("INSERT INTO meta VALUES (?, ?)", [*rows, ("written_by", _version_number(__version__))])
+        db.execute(f"PRAGMA user_version = {number}")
+        db.execute("COMMIT")
+        db.execute("PRAGMA journal_mode = WAL").fetchall()
+    os.rename(new, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
-def _migrate(db: sqlite3.Connection, path: Path) -> None:
+def _migrate(db: sqlite3.Connection, path: Path, migrations: Sequence[tuple[int, str]]) -> None:
+    """Forward, each step in a transaction of its own: a crash or an error leaves the schema before it."""
     (at,) = db.execute("PRAGMA user_version").fetchone()
-    migrations = _migrations()
-    newest = migrations[-1][0]
-    if at > newest:
-        raise StoreNewer(
-            f"{path} has schema {at}, this version of Vedette knows {newest}: install the version that wrote it, or a newer one"
-        )
     for number, text in migrations:
         if number > at:
             log.info("migrating the store", extra=kv(path=path, to=number))
@@ -903,6 +1103,8 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
             for statement in _statements(text):
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {number}")
+            written_by = ("written_by", _version_number(__version__))
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", written_by)
             db.execute("COMMIT")
 
 
@@ -921,7 +1123,9 @@ def _statements(text: str) -> list[str]:
 
 def _meta(db: sqlite3.Connection, name: str) -> int:
     row = db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-    return int(row[0])
+    if row is None or not isinstance(row[0], int):
+        raise sqlite3.DatabaseError(f"its {name} is missing")
+    return row[0]
 
 
 def _size(db: sqlite3.Connection) -> int:
@@ -938,14 +1142,21 @@ def _rollback(db: sqlite3.Connection) -> None:
 
 
 def _unavailable(why: Exception, path: Path) -> StoreUnavailable:
-    text = str(why)
-    if "full" in text:
-        free = os.statvfs(path.parent)
-        text = f"{text}: {path.parent} has {free.f_bavail * free.f_frsize // 1_048_576} MiB free; make room, it goes on by itself"
+    text = str(why) or type(why).__name__
+    if isinstance(why, sqlite3.OperationalError):
+        with contextlib.suppress(OSError):  # the folder itself may be what is gone
+            disk = os.statvfs(path.parent)
+            free = f"{path.parent} has {disk.f_bavail * disk.f_frsize // 1_048_576} MiB free"
+            if "full" in text:
+                text = f"{text}: {free}; make room, it goes on by itself"
+            elif "I/O" in text:
+                text = f"{text}: {free}; look at that disk, its quota and the kernel's log. It goes on by itself when that works"
+    elif isinstance(why, sqlite3.DatabaseError):
+        text = f"{path} is damaged ({text}): stop the service, and restore a copy or move the file away to start anew"
     return StoreUnavailable(f"the store can't be written or read: {text}", delay=2.0)
 
 
-def _fail(batch: Sequence[_Append], why: StoreUnavailable) -> None:
+def _fail(batch: Sequence[_Append], why: VedetteError) -> None:
     for work in batch:
         if not work.done.done():
             work.done.set_exception(why)

@@ -53,3 +53,5 @@ CREATE TABLE objects (
     scoped_at INTEGER NOT NULL,
     PRIMARY KEY (grp, kind, source, id)
 ) WITHOUT ROWID;
+-- Tombstones of things never seen: retention looks for these few among all objects.
+CREATE INDEX objects_unseen ON objects (revision) WHERE seq IS NULL;
