@@ -209,6 +209,8 @@ def read(notice: Notice) -> Iterable[Reading]:
         unversioned: _Unversioned = decoded(_unversioned.decode, notice.payload, event)
         action = event[17:]
         return () if action == "live_migration._post.end" else (_read_unversioned(notice, action, unversioned),)
+    if not event.startswith("instance."):
+        return ()
     versioned: _VersionedObject = decoded(_versioned.decode, notice.payload, event)
     action = event[9:]
     return () if action == "live_migration_post.end" else (_read_versioned(notice, action, versioned.data),)

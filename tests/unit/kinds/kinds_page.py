@@ -18,14 +18,17 @@ WHO = {
 
 HEAD = """# Kinds
 
-Written by `python tests/unit/kinds/kinds_page.py` from `src/vedette/kinds/`; a test keeps it so. Fields stand under `status` and are
-named as the service's own API names them. A notice that doesn't speak of a field leaves it as it was.
+Written by `python tests/unit/kinds/kinds_page.py` from `src/vedette/kinds/`; a test keeps it so. Fields stand under `status` and
+are named as the service's own API names them. A notice that doesn't speak of a field leaves it as it was.
 
-What holds for all: `.start` events are not read (but Heat's, which carry the stack's new state and are the only news of it). A create,
-an update and a delete that arrive late change nothing. Timestamps that services send in several forms end in `Z` with whole seconds.
-Nova's two formats give the same reading of one fact; only what the versioned format alone knows (power state, addresses between two
-events that carry them, lock, key, tags, description, volumes) can change with the second one. Addresses, volumes and listed parents of a
-server that is being deleted stay as they were, so that its DELETED shows them.
+What holds for all:
+
+- `.start` events are not read, but Heat's: they carry the stack with its new state and are the only news of it.
+- Timestamps that a service sends in several forms end in `Z` with whole seconds.
+- Nova's two formats give the same reading of one fact. What the versioned format alone knows (power state, lock, key, tags,
+  description, volumes, addresses outside of actions) can still change with the second one.
+- A server that is being deleted keeps the addresses it had, so that its DELETED shows them.
+- An Octavia update is read for what can't change: it carries the other values as they were before it.
 """
 
 

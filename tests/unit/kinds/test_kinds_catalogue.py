@@ -12,10 +12,23 @@ from vedette.plugins import names
 from vedette.ports import Kind
 
 ALL = sorted(KINDS.values(), key=lambda kind: kind.kind)
-EXPECTED = (
-    "server port loadbalancer listener pool member healthmonitor floatingip network subnet router securitygroup volume snapshot image "
-    "stack flavor aggregate servergroup computeservice hypervisor project user keypair"
-).split()
+EXPECTED = {
+    *(
+        "server",
+        "port",
+        "loadbalancer",
+        "listener",
+        "pool",
+        "member",
+        "healthmonitor",
+        "floatingip",
+        "network",
+        "subnet",
+        "router",
+    ),
+    *("securitygroup", "volume", "snapshot", "image", "stack", "flavor", "aggregate", "servergroup", "computeservice"),
+    *("hypervisor", "project", "user", "keypair"),
+}
 
 
 def test_every_kind_of_the_issue_is_there() -> None:
