@@ -7,16 +7,29 @@ clients/amqp.py's; what a payload means is `kinds/`'.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
+import ssl
+import uuid
 import zlib
-from typing import Any
+from collections import deque
+from typing import Any, Literal
 
 import msgspec
 
-from vedette.errors import NotUnderstood
-from vedette.kit.clock import parse_us
-from vedette.model.notice import NOT_UNDERSTOOD, Notice
+from vedette.clients.amqp import AmqpBroker, Broker, Delivery, Found, Queue, Session, Wanted, address
+from vedette.errors import BrokerUnavailable, ConfigError, NotUnderstood, QueueShared, TryLater
+from vedette.kit.backoff import delays
+from vedette.kit.clock import Clock, parse_us, rfc3339_us
+from vedette.kit.log import kv
+from vedette.kit.tasks import cancel
+from vedette.kit.telemetry import Telemetry
+from vedette.model.notice import GAP, NOT_UNDERSTOOD, Notice
 from vedette.model.scrub import scrub, scrub_text
+from vedette.ports import Offer, SourceStatus
+
+log = logging.getLogger("vedette.sources.openstack")
 
 MAX_BODY = 16 * 1024 * 1024
 """Bytes of one message, compressed or not. Nova's largest captured one has 8.4 kB."""
@@ -26,6 +39,393 @@ MAX_NAME = 255
 
 SHOWN = 64 * 1024
 """Bytes of a message that was not understood that are kept for a person to read."""
+
+BATCH = 1000
+"""Notices offered together at the most."""
+
+BATCH_BYTES = 32 * 1024 * 1024
+"""Bytes of payload offered together, at the most (and one message more): a few compressed messages can hold much."""
+
+SLICE = 0.002
+"""Seconds of decoding after which others get their turn."""
+
+GAPS = 100
+"""Gaps that wait for being offered; past this the newest two become one."""
+
+
+class QueueOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The source's own queue. Durable; made if it isn't there."""
+
+    name: str = "vedette"
+    type: Literal["quorum", "classic"] = "quorum"
+    max_length: int = 1_000_000
+    """Messages; the oldest go when there are more (a gap is recorded). 0: no limit."""
+    expires_s: int = 7 * 86_400
+    """Seconds without a consumer until the broker removes it, so that a Vedette that is no more fills no disk. 0: never."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of one OpenStack source."""
+
+    name: str
+    amqp: tuple[str, ...]
+    """`amqp[s]://[user:password@]host[:port][/vhost]`; several are tried in turn."""
+    username: str = ""
+    """Goes before the one in the address."""
+    password: str = ""
+    exchanges: tuple[str, ...] = ("nova", "neutron", "octavia", "heat", "cinder", "openstack", "glance", "keystone")
+    """Those that do not exist yet are waited for. (Cinder publishes to `openstack` unless it is told otherwise.)"""
+    topics: tuple[str, ...] = ("notifications", "versioned_notifications")
+    priorities: tuple[str, ...] = ("info", "error", "warn", "critical", "debug", "audit", "sample")
+    """Bound as `<topic>.<priority>`; never `#`: the exchanges carry the services' RPC too."""
+    queue: QueueOptions = QueueOptions()
+    prefetch: int = 2000
+    """Messages on their way that are not yet acknowledged."""
+    shared_queue: bool = False
+    """Consume the queue although others do: each then gets a part of the messages."""
+    heartbeat_s: int = 30
+    """A connection without a sign of life for about this long is given up."""
+    check_s: float = 30.0
+    """How often the broker is asked whether it still knows our consumer, and the bindings are renewed."""
+    inactivity_s: float = 120.0
+    """Messages waiting and none delivered for this long: the connection is built anew."""
+    timeout_s: float = 30.0
+    """For connecting and for each check."""
+    tls_ca: str = ""
+    """A file of certificates to trust; none: the system's."""
+    tls_cert: str = ""
+    """A client certificate and its key, where the broker wants one."""
+    tls_key: str = ""
+
+
+def build(options: Options, *, clock: Clock, telemetry: Telemetry) -> OpenStackSource:
+    """The source for these settings, on a real broker; nothing is opened yet. Raises ConfigError."""
+    addresses = [address(url, username=options.username, password=options.password) for url in options.amqp]
+    tls = None
+    if any(one.tls for one in addresses):
+        try:
+            tls = ssl.create_default_context(cafile=options.tls_ca or None)
+            if options.tls_cert:
+                tls.load_cert_chain(options.tls_cert, options.tls_key or None)
+        except (OSError, ssl.SSLError) as why:
+            raise ConfigError(f"the TLS files of source {options.name!r} can't be read: {why}") from None
+    broker = AmqpBroker(addresses, name=options.name, heartbeat_s=options.heartbeat_s, tls=tls)
+    return OpenStackSource(options, clock, telemetry, broker=broker)
+
+
+class OpenStackSource:
+    """Consumes a cloud's notifications until it is cancelled. One connection, channel, queue, bindings and consumer, rebuilt
+    together whenever one of them fails.
+
+    What may have been missed is offered as a notice of its own, a *gap* (`vedette.gap`), before what comes after it:
+    `{"cause": …, "from": …, "to": …, "detail": …}`. `from` is the last time at which nothing was missing, null when that
+    isn't known: a queue that was not there when this process started is a gap from null, because nobody can say whether it
+    is new or had expired. Causes: `queue-created`, `queue-gone`, `reconnect`, `queue-full`, `exchange-gone`,
+    `foreign-consumer`.
+    """
+
+    def __init__(self, options: Options, clock: Clock, telemetry: Telemetry, *, broker: Broker) -> None:
+        if not options.exchanges or not options.topics or not options.priorities:
+            raise ConfigError(f"source {options.name!r} needs at least one exchange, topic and priority")
+        self._options = options
+        self._clock = clock
+        self._broker = broker
+        self._wanted = Wanted(
+            queue=Queue(**msgspec.structs.asdict(options.queue)),
+            exchanges=options.exchanges,
+            routing_keys=tuple(f"{topic}.{priority}" for topic in options.topics for priority in options.priorities),
+            prefetch=options.prefetch,
+            shared=options.shared_queue,
+            timeout_s=options.timeout_s,
+        )
+        self._ready = False
+        self._detail = "not started"
+        self._sure_until: int | None = None
+        """Until when (wall clock, microseconds) nothing can be missing; None before the first session."""
+        self._last_progress = 0
+        self._delivered_at = 0.0
+        self._full_since: int | None = None
+        self._foreign_since: int | None = None
+        self._gone_since: dict[str, int] = {}
+        self._seen_bound: set[str] = set()
+        self._gaps: deque[Notice] = deque()
+        self._offering_gaps = asyncio.Lock()
+        self._connected = ""
+        self._gaps_total = 0
+        self._numbers = _Numbers(telemetry, options.name)
+
+    @property
+    def name(self) -> str:
+        return self._options.name
+
+    def status(self) -> SourceStatus:
+        return SourceStatus(
+            name=self.name,
+            type="openstack",
+            ready=self._ready,
+            detail=self._detail,
+            last_progress=self._last_progress,
+            gaps=self._gaps_total,
+        )
+
+    async def run(self, offer: Offer) -> None:
+        """Raises CannotStart (QueueShared among them) when a person has to act."""
+        clock = self._clock
+        waits = delays()
+        shared_since: float | None = None
+        while True:
+            try:
+                session = await self._broker.open(self._wanted)
+            except QueueShared as why:
+                # Our own consumer of before a cut counts until the broker misses two of its heartbeats.
+                shared_since = clock.monotonic() if shared_since is None else shared_since
+                if clock.monotonic() - shared_since > 2 * self._options.heartbeat_s + 5:
+                    self._down(f"refused: {why}")
+                    raise
+                self._down(f"waiting for another consumer of the queue to go: {why}")
+                await clock.sleep(min(1.0, self._options.heartbeat_s / 4))
+                continue
+            except BrokerUnavailable as why:
+                wait = next(waits)
+                self._down(str(why))
+                log.warning("no broker: %s", why, extra=kv(source=self.name, again_in_s=round(wait, 1)))
+                await clock.sleep(wait)
+                continue
+            shared_since = None
+            began = clock.monotonic()
+            try:
+                await self._follow(session, offer)
+            except BrokerUnavailable as why:
+                self._down(str(why))
+                log.warning("the session ended: %s", why, extra=kv(source=self.name))
+            except BaseException:
+                self._down("stopped")
+                raise
+            finally:
+                await session.close()
+            if clock.monotonic() - began > 60:
+                waits = delays()
+            await clock.sleep(next(waits))
+
+    async def _follow(self, session: Session, offer: Offer) -> None:
+        """One session, to its end: raises BrokerUnavailable."""
+        self._opened(session.found)
+        watch = asyncio.create_task(self._watch(session, offer), name=f"{self.name}: checks")
+        pending: deque[Delivery] = deque()
+        try:
+            await self._offer_gaps(session, offer)
+            while True:
+                if not pending:
+                    pending.extend(await session.deliveries(BATCH))
+                    self._progressed()
+                    self._delivered_at = self._clock.monotonic()
+                notices, last = await self._decoded(pending)
+                # A gap that was noticed meanwhile goes first: what follows it can't be trusted to be complete.
+                await self._offer_gaps(session, offer)
+                await self._offer(session, offer, notices)
+                # Only now: a crash before this line means redelivery, never loss.
+                session.ack(last)
+                self._sure_until = self._clock.now_us()
+                self._numbers.unacked.set(session.unacked)
+        finally:
+            await cancel(watch)
+
+    async def _decoded(self, pending: deque[Delivery]) -> tuple[list[Notice], int]:
+        """The next notices of `pending`, and the tag of the last."""
+        notices: list[Notice] = []
+        size = last = 0
+        until = self._clock.monotonic() + SLICE
+        while pending and len(notices) < BATCH and size < BATCH_BYTES:
+            delivery = pending.popleft()
+            notice = self._read(delivery)
+            notices.append(notice)
+            size += memoryview(notice.payload).nbytes
+            last = delivery.tag
+            if len(notices) % 16 == 0 and self._clock.monotonic() > until:
+                await asyncio.sleep(0)
+                until = self._clock.monotonic() + SLICE
+        return notices, last
+
+    def _read(self, delivery: Delivery) -> Notice:
+        try:
+            return decode(
+                delivery.body,
+                self.name,
+                content_encoding=delivery.content_encoding,
+                traceparent=delivery.traceparent,
+            )
+        except NotUnderstood as why:
+            reason = str(why)
+        except Exception as why:
+            # An error of ours must not stop the queue for ever: the broker would deliver this message again and again.
+            log.exception("a message broke the decoder", extra=kv(source=self.name, routing_key=delivery.routing_key))
+            reason = f"an error in Vedette: {type(why).__name__}"
+        return set_aside(
+            delivery.body,
+            self.name,
+            reason,
+            exchange=delivery.exchange,
+            routing_key=delivery.routing_key,
+            content_encoding=delivery.content_encoding,
+        )
+
+    async def _offer(self, session: Session, offer: Offer, notices: list[Notice]) -> None:
+        """Until it is taken. Raises BrokerUnavailable when the session ends first: all of it will come again."""
+        while True:
+            try:
+                await offer(notices)
+            except TryLater as why:
+                self._detail = f"the log takes nothing now: {why}"
+                await self._clock.sleep(why.delay)
+                if session.ended:
+                    raise BrokerUnavailable(session.ended) from None
+                continue
+            self._detail = self._connected
+            return
+
+    async def _offer_gaps(self, session: Session, offer: Offer) -> None:
+        """Both the consumer and the checks come here: a gap doesn't wait for the next message."""
+        async with self._offering_gaps:
+            while self._gaps:
+                gap = self._gaps[0]
+                await self._offer(session, offer, [gap])
+                if self._gaps and self._gaps[0] is gap:
+                    self._gaps.popleft()
+
+    async def _watch(self, session: Session, offer: Offer) -> None:
+        """Ask now and then whether all is well; end the session if it isn't."""
+        try:
+            while not session.ended:
+                await self._clock.sleep(self._options.check_s)
+                before = self._delivered_at
+                found = await session.check()
+                self._checked(session, found)
+                await self._offer_gaps(session, offer)
+                quiet = self._clock.monotonic() - self._delivered_at
+                if found.messages and before == self._delivered_at and not session.unacked and quiet > self._options.inactivity_s:
+                    session.end(f"{found.messages} messages are waiting and none was delivered for {quiet:.0f} s")
+        except BrokerUnavailable:
+            pass  # The session has ended then, and whoever waits for deliveries is told why.
+        except Exception as why:
+            log.exception("the checks failed", extra=kv(source=self.name))
+            session.end(f"the checks failed: {type(why).__name__}")
+
+    def _opened(self, found: Found) -> None:
+        """A session begins: what may be missing from before?"""
+        now = self._clock.now_us()
+        if found.created:
+            self._gap("queue-created" if self._sure_until is None else "queue-gone", self._sure_until, now)
+        elif self._sure_until is not None:
+            # The queue was there all the time; its bindings may not have been (they go with a broker's restart).
+            self._gap("reconnect", self._sure_until, now)
+        if self._sure_until is not None:
+            self._numbers.reconnects.inc()
+        self._delivered_at = self._clock.monotonic()
+        self._look_over(found, now)
+        self._sure_until = now
+        self._progressed()
+        self._numbers.connected.set(1)
+        log.info("connected", extra=kv(source=self.name, messages=found.messages, missing=",".join(found.missing)))
+
+    def _checked(self, session: Session, found: Found) -> None:
+        now = self._clock.now_us()
+        self._look_over(found, now)
+        foreign = found.consumers > 1 and not self._options.shared_queue
+        if foreign and self._foreign_since is None:
+            self._foreign_since = now
+            self._gap("foreign-consumer", self._sure_until, now, "somebody else consumes the queue, and gets a part of it")
+        elif not foreign and self._foreign_since is not None:
+            self._gap("foreign-consumer", self._foreign_since, now, "the other consumer has gone")
+            self._foreign_since = None
+        if foreign:
+            self._ready = False
+            self._detail = f"somebody else consumes the queue {self._options.queue.name!r}"
+        if not session.unacked:
+            self._sure_until = now
+        self._progressed()
+        self._numbers.unacked.set(session.unacked)
+
+    def _look_over(self, found: Found, now: int) -> None:
+        """What opening and checking have in common: a full queue, and exchanges that went."""
+        limit = self._options.queue.max_length
+        if limit and found.messages >= limit:
+            # Recorded when it is noticed, and again when it is over: the oldest messages went meanwhile.
+            if self._full_since is None:
+                self._full_since = now
+                self._gap("queue-full", self._sure_until, now, f"{found.messages} messages waited")
+        elif self._full_since is not None:
+            self._gap("queue-full", self._full_since, now, "there is room again")
+            self._full_since = None
+        for exchange in found.missing:
+            if exchange in self._seen_bound and exchange not in self._gone_since:
+                self._gone_since[exchange] = self._sure_until or now
+        for exchange in found.bound:
+            if exchange in self._gone_since:
+                self._gap("exchange-gone", self._gone_since.pop(exchange), now, exchange)
+        self._seen_bound.update(found.bound)
+        self._numbers.bound.set(len(found.bound))
+        self._numbers.missing.set(len(found.missing))
+        self._numbers.depth.set(found.messages)
+        self._ready = bool(found.bound)
+        waiting = f"; waiting for {', '.join(found.missing)}" if found.missing else ""
+        self._connected = f"consuming {self._options.queue.name}, bound to {len(found.bound)} exchanges{waiting}"
+        self._detail = self._connected
+
+    def _progressed(self) -> None:
+        self._last_progress = self._clock.now_us()
+        self._numbers.progress.set(self._last_progress / 1_000_000)
+
+    def _down(self, detail: str) -> None:
+        self._ready = False
+        self._detail = detail
+        self._numbers.connected.set(0)
+        self._numbers.unacked.set(0)
+
+    def _gap(self, cause: str, since: int | None, until: int, detail: str = "") -> None:
+        """Note a time in which news may have been missed; it is offered before anything else."""
+        self._gaps_total += 1
+        self._numbers.gap(cause)
+        log.warning("a gap: %s", cause, extra=kv(source=self.name, since=since and rfc3339_us(since), detail=detail))
+        if len(self._gaps) >= GAPS:
+            merged = msgspec.json.decode(self._gaps.pop().payload)
+            cause, since, detail = "several", parse_us(merged["from"] or ""), "too many gaps at once"
+        payload = {
+            "cause": cause,
+            "from": rfc3339_us(since) if since is not None else None,
+            "to": rfc3339_us(until),
+            "detail": detail,
+        }
+        self._gaps.append(
+            Notice(
+                id=str(uuid.uuid4()),
+                source=self.name,
+                event_type=GAP,
+                sent_at=until,
+                payload=msgspec.Raw(_encoder.encode(payload)),
+                origin="vedette",
+            )
+        )
+
+
+class _Numbers:
+    """What an operator sees of one source."""
+
+    def __init__(self, telemetry: Telemetry, source: str) -> None:
+        def gauge(name: str, sentence: str) -> Any:
+            return telemetry.gauge(name, sentence, "source").labels(source)
+
+        self.connected = gauge("source_connected", "1 while a source is connected.")
+        self.progress = gauge("source_last_progress_timestamp_seconds", "When a source last heard something (Unix time).")
+        self.unacked = gauge("source_unacked", "Messages delivered to a source and not yet acknowledged.")
+        self.bound = gauge("source_exchanges_bound", "Exchanges that a source's queue is bound to.")
+        self.missing = gauge("source_exchanges_missing", "Exchanges that do not exist yet.")
+        self.depth = gauge("source_queue_messages", "Messages ready in a source's queue when last asked.")
+        self.reconnects = telemetry.counter("source_reconnects", "Sessions that followed another.", "source").labels(source)
+        self._gaps = telemetry.counter("source_gaps", "Times in which news may have been missed.", "source", "cause")
+        self._source = source
+
+    def gap(self, cause: str) -> None:
+        self._gaps.labels(self._source, cause).inc()
 
 
 def decode(body: bytes, source: str, *, content_encoding: str = "", traceparent: str = "") -> Notice:
