@@ -7,18 +7,17 @@ last object, bulk requests a list under the plural. `.start` carries request bod
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from vedette.errors import NotUnderstood
-from vedette.kinds._said import Shape, decoded, moment, untyped
+from vedette.kinds._said import Shape, Verb, decoded, moment, untyped
 from vedette.model.notice import Notice
 from vedette.model.reading import Part, Reading
 from vedette.ports import Field
 
-Verb = Literal["create", "update", "delete"]
 VERBS: dict[str, Verb] = {"create": "create", "update": "update", "delete": "delete"}
 
 Tidy = Callable[[dict[str, Any]], None]

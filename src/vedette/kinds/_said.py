@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -27,7 +27,8 @@ TYPES: dict[FieldType, Any] = {
 }
 """Declared type to Python's. OpenStack sends null for nearly everything that has no value."""
 
-Row = tuple[Any, ...]
+Verb = Literal["create", "update", "delete"]
+"""What a reading does to its object."""
 
 
 class Shape:

@@ -12,9 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from vedette.kinds._neutron import Verb
 from vedette.kinds._nova import named
-from vedette.kinds._said import decoded, second
+from vedette.kinds._said import Verb, decoded, second
 from vedette.model.notice import Notice
 from vedette.model.reading import Reading
 from vedette.ports import Column, Field, Kind

@@ -9,8 +9,7 @@ from typing import Any
 import msgspec
 
 from vedette.errors import NotUnderstood
-from vedette.kinds._neutron import Verb
-from vedette.kinds._said import Shape, moment, untyped
+from vedette.kinds._said import Shape, Verb, moment, untyped
 from vedette.model.notice import Notice
 from vedette.model.reading import Reading
 from vedette.ports import Column, Field, Kind

@@ -11,8 +11,7 @@ from typing import Any
 import msgspec
 
 from vedette.errors import NotUnderstood
-from vedette.kinds._neutron import Verb
-from vedette.kinds._said import decoded
+from vedette.kinds._said import Verb, decoded
 from vedette.model.notice import Notice
 from vedette.model.reading import Reading
 from vedette.ports import Column, Field, Kind
