@@ -12,12 +12,13 @@ import pkgutil
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDictProxy
 
 from vedette.api.auth import token_from
@@ -32,8 +33,6 @@ from vedette.kit.telemetry import Telemetry
 from vedette.ports import Authenticator, Identity, Kind, SourceStatus, Store
 
 log = logging.getLogger("vedette.api")
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 IDENTITY = web.RequestKey("identity", Identity)
 TOKEN = web.RequestKey("token", str)
@@ -184,7 +183,7 @@ def _stamp(*paths: Path) -> Any:
         return None
 
 
-def _errors(needs: Needs) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def _errors(needs: Needs) -> Middleware:
     """Whatever goes wrong leaves as a Status object with the right code; nothing internal is told."""
     counted = needs.telemetry.counter("http_requests_total", "Requests answered", "code")
 
@@ -215,9 +214,7 @@ def _route_name(request: web.Request) -> str:
     return resource.canonical if resource is not None else "?"
 
 
-def _gate(
-    needs: Needs, authenticator: Authenticator, path_token: Callable[[web.Request], str | None]
-) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def _gate(needs: Needs, authenticator: Authenticator, path_token: Callable[[web.Request], str | None]) -> Middleware:
     """Who is asking? Without an answer there is no route, not even a 404."""
 
     @web.middleware
@@ -262,7 +259,7 @@ def _host_is_ours(headers: CIMultiDictProxy[str] | Mapping[str, str], hosts: fro
 
 
 def is_loopback(request: web.Request) -> bool:
-    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+    peer: Any = request.transport.get_extra_info("peername") if request.transport is not None else None
     # A proxy on this machine forwards the world: its requests say so.
     return bool(peer) and peer[0] in ("127.0.0.1", "::1") and "X-Forwarded-For" not in request.headers
 

@@ -20,7 +20,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import msgspec
 
@@ -90,10 +90,6 @@ class Feed(Protocol):
     @property
     def key(self) -> tuple[Any, ...]: ...
 
-    def tags(self) -> Iterable[tuple[str, ...]]:
-        """Where in the index it is found."""
-        ...
-
     def lines(self, appended: Appended, memo: Memo) -> bytes:
         """What this entry means to the group; b"" for nothing."""
         ...
@@ -106,20 +102,25 @@ class Feed(Protocol):
 
 
 class Memo:
-    """What was worked out for one entry already, shared by all groups: decoded objects and encoded lines."""
+    """What was worked out for one entry already, shared by all groups: what selectors look at, and encoded lines.
 
-    __slots__ = ("_lines", "_parsed")
+    Keyed by the identity of a Version: those of one entry live as long as its memo.
+    """
+
+    __slots__ = ("_lines", "_looks")
 
     def __init__(self) -> None:
-        self._parsed: dict[tuple[int, bool], dict[str, Any]] = {}
+        self._looks: dict[tuple[int, bool], tuple[str, str, dict[str, str], dict[str, Any]]] = {}
         self._lines: dict[tuple[Any, ...], bytes] = {}
 
-    def parsed(self, version: Version, admin: bool) -> dict[str, Any]:
-        """The object in the form the caller sees, decoded once."""
-        key = (id(version), admin)
-        found = self._parsed.get(key)
+    def look(self, key: Key, version: Version, admin: bool) -> tuple[str, str, dict[str, str], dict[str, Any]]:
+        """What `Selector.matches` takes, in the form the caller sees; decoded once."""
+        found = self._looks.get((id(version), admin))
         if found is None:
-            found = self._parsed[key] = msgspec.json.decode(version.admin_form() if admin else version.tenant_form())
+            status = msgspec.json.decode(version.admin_form() if admin else version.tenant_form())["status"]
+            labels = {"vedette.dev/source": key.source}
+            found = (name_of(key.id), version.project or NO_PROJECT, labels, status)
+            self._looks[id(version), admin] = found
         return found
 
     def line(self, form: Form, verb: str, key: Key, version: Version, admin: bool) -> bytes:
@@ -151,6 +152,7 @@ class ChangeFeed:
         self.key = ("changes", selection, selector, form.name)
 
     def tags(self) -> Iterable[tuple[str, ...]]:
+        """Where in the broadcaster's index its selection is found."""
         selection, scope = self.selection, self.selection.scope
         kind = (selection.group, selection.kind)
         if scope.admin:
@@ -165,45 +167,50 @@ class ChangeFeed:
     def lines(self, appended: Appended, memo: Memo) -> bytes:
         found = b""
         for change in appended.changes:
-            if self.selection.concerns(change):
-                found += self._line(change, memo)
+            found += self.line(change, memo)
         return found
 
-    def _line(self, change: Change, memo: Memo) -> bytes:
-        """Entering the selection is ADDED, leaving it is DELETED with the content it had, under the change's revision."""
+    def line(self, change: Change, memo: Memo) -> bytes:
+        """What this change means to one caller; b"" for nothing."""
         now, before, key = change.now, change.before, change.key
-        is_in = change.verb != "DELETED" and self.holds(key, now, memo)
-        if before is None:
-            return memo.line(self.form, "ADDED", key, now, self.admin) if is_in else b""
-        was_in = self.holds(key, before, memo)
+        is_in = self.selection.holds(key, now)
+        was_in = before is not None and self.selection.holds(key, before)
+        return self.told(change, is_in, was_in, memo) if is_in or was_in else b""
+
+    def told(self, change: Change, is_in: bool, was_in: bool, memo: Memo) -> bytes:
+        """The event of a change whose states the selection holds or not; the selector is asked here.
+
+        Entering is ADDED; leaving is DELETED with the content that was seen, under the change's revision.
+        """
+        now, before, key = change.now, change.before, change.key
+        selectable = is_in
+        if not self.selector.everything:
+            is_in = is_in and self._matches(key, now, memo)
+            was_in = was_in and before is not None and self._matches(key, before, memo)
+        if before is None or not was_in:
+            return memo.line(self.form, "ADDED", key, now, self.admin) if is_in and change.verb != "DELETED" else b""
         if change.verb == "DELETED":
-            if not was_in:
-                return b""
-            if self.selection.holds(key, now):
+            if selectable:
                 return memo.line(self.form, "DELETED", key, now, self.admin)
             return memo.left(self.form, key, before, change.revision, self.admin)
-        if was_in and is_in and now.project == before.project:
+        if is_in and now.project == before.project:
             return memo.line(self.form, "MODIFIED", key, now, self.admin)
-        left = memo.left(self.form, key, before, change.revision, self.admin) if was_in else b""
+        left = memo.left(self.form, key, before, change.revision, self.admin)
         # Another namespace is another name in Kubernetes: gone there, new here.
-        return left + (memo.line(self.form, "ADDED", key, now, self.admin) if is_in else b"")
+        return left + memo.line(self.form, "ADDED", key, now, self.admin) if is_in else left
 
     def holds(self, key: Key, version: Version, memo: Memo) -> bool:
-        if not self.selection.holds(key, version):
-            return False
-        selector = self.selector
-        if selector.everything:
-            return True
-        status: dict[str, Any] = memo.parsed(version, self.admin)["status"] if selector.needs_body else {}
-        labels = {"vedette.dev/source": key.source}
-        return selector.matches(name_of(key.id), version.project or NO_PROJECT, labels, status)
+        return self.selection.holds(key, version) and (self.selector.everything or self._matches(key, version, memo))
+
+    def _matches(self, key: Key, version: Version, memo: Memo) -> bool:
+        return self.selector.matches(*memo.look(key, version, self.admin))
 
     def bookmark(self, revision: int, initial_end: bool = False) -> bytes:
         return self.form.bookmark(revision, initial_end)
 
     async def read(self, store: Store, after: int) -> tuple[bytes, int]:
         changes, upto = await store.changes(after, selection=self.selection, limit=READ_CHANGES)
-        return b"".join([self._line(change, Memo()) for change in changes]), upto
+        return b"".join([self.line(change, Memo()) for change in changes]), upto
 
 
 class NoticeFeed:
@@ -219,9 +226,6 @@ class NoticeFeed:
         self._bookmark = bookmark
         self._wanted = _matcher(types)
         self.key = ("notices", name, selection, types)
-
-    def tags(self) -> Iterable[tuple[str, ...]]:
-        return [("notices",)]
 
     def lines(self, appended: Appended, memo: Memo) -> bytes:
         if not self._wanted(appended.entry.notice.event_type) or not self.selection.tells(appended):
@@ -278,12 +282,73 @@ class Watcher:
 
 
 class _Group:
-    __slots__ = ("feed", "live", "tags")
+    """Watchers that get the same bytes."""
+
+    __slots__ = ("feed", "live")
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
         self.live: dict[Watcher, None] = {}
-        self.tags = tuple(feed.tags())
+
+
+class _Audience:
+    """Groups with one selection, whatever their selectors and forms: asked once whether a change concerns them.
+
+    Groups whose selector wants a field to equal a text (`status.network_id=…`, the usual one) are found by that text.
+    """
+
+    __slots__ = ("admin", "by_field", "count", "rest", "selection", "tags")
+
+    def __init__(self, selection: Selection, tags: tuple[tuple[str, ...], ...]) -> None:
+        self.selection = selection
+        self.tags = tags
+        self.admin = selection.scope.admin
+        self.count = 0
+        self.rest: dict[_Group, None] = {}
+        self.by_field: dict[str, dict[str, dict[_Group, None]]] = {}
+
+    def add(self, group: _Group, selector: Selector) -> None:
+        self.count += 1
+        term = _wanted_text(selector)
+        if term is None:
+            self.rest[group] = None
+        else:
+            self.by_field.setdefault(term[0], {}).setdefault(term[1], {})[group] = None
+
+    def remove(self, group: _Group, selector: Selector) -> None:
+        self.count -= 1
+        term = _wanted_text(selector)
+        if term is None:
+            del self.rest[group]
+            return
+        field, text = term
+        del self.by_field[field][text][group]
+        if not self.by_field[field][text]:
+            del self.by_field[field][text]
+        if not self.by_field[field]:
+            del self.by_field[field]
+
+    def candidates(self, change: Change, is_in: bool, was_in: bool, memo: Memo) -> Iterable[_Group]:
+        """The groups whose selector may hold before or after the change; it is still asked."""
+        if not self.by_field:
+            return self.rest
+        found = dict(self.rest)
+        for version, concerned in ((change.now, is_in), (change.before, was_in)):
+            if version is None or not concerned:
+                continue
+            status = memo.look(change.key, version, self.admin)[3]
+            for field, by_text in self.by_field.items():
+                value = status.get(field)
+                if isinstance(value, str):
+                    found.update(by_text.get(value, {}))
+                else:  # lists, numbers, null: the selector knows what equals them
+                    for groups in by_text.values():
+                        found.update(groups)
+        return found
+
+
+def _wanted_text(selector: Selector) -> tuple[str, str] | None:
+    return next(((term.path[0], term.value) for term in selector.status if term.equal and len(term.path) == 1), None)
 
 
 class Hub:
@@ -299,7 +364,9 @@ class Hub:
         self._ring_bytes = 0
         self._next = 0
         self._groups: dict[tuple[Any, ...], _Group] = {}
-        self._index: dict[tuple[str, ...], dict[_Group, None]] = {}
+        self._audiences: dict[Selection, _Audience] = {}
+        self._index: dict[tuple[str, ...], dict[_Audience, None]] = {}
+        self._notices: dict[_Group, None] = {}
         self._watchers: set[Watcher] = set()
         self._woken = asyncio.Event()
         self._progress = asyncio.Event()
@@ -395,10 +462,10 @@ class Hub:
                     await self.send(watcher, part)
                     if watcher.ended is not None:
                         return watcher.ended
-            while watcher.ended is None:
+            while True:
                 await self._catch_up(watcher, deadline)
                 if watcher.ended is not None:
-                    break
+                    return watcher.ended
                 # No await between the last look at the position and this: nothing can slip in between.
                 self._join(watcher)
                 watcher.wake = asyncio.get_running_loop().create_future()
@@ -411,7 +478,6 @@ class Hub:
                     watcher.end(Ended.TIMEOUT)
                 finally:
                     watcher.wake = None
-            return watcher.ended
         finally:
             self._leave(watcher)
             self._watchers.discard(watcher)
@@ -502,22 +568,28 @@ class Hub:
     def match(self, appended: Appended, pending: dict[_Group, list[bytes]]) -> None:
         """Which groups an entry concerns, through the index, and what it means to each."""
         memo = Memo()
-        found: dict[_Group, None] = {}
         index = self._index
         for change in appended.changes:
-            kind = (change.key.group, change.key.kind)
+            key, now, before = change.key, change.now, change.before
+            found: dict[_Audience, None] = {}
             for tag in _tags_of(change):
-                for name in ((*tag, *kind), (*tag, "", "")):
-                    groups = index.get(name)
-                    if groups:
-                        found.update(groups)
-        notices = index.get(("notices",))
-        if notices:
-            found.update(notices)
-        for group in found:
-            lines = group.feed.lines(appended, memo)
-            if lines:
-                pending.setdefault(group, []).append(lines)
+                for name in ((*tag, key.group, key.kind), (*tag, "", "")):
+                    audiences = index.get(name)
+                    if audiences:
+                        found.update(audiences)
+            for audience in found:
+                is_in = audience.selection.holds(key, now)
+                was_in = before is not None and audience.selection.holds(key, before)
+                if not is_in and not was_in:
+                    continue
+                for group in audience.candidates(change, is_in, was_in, memo):
+                    line = cast(ChangeFeed, group.feed).told(change, is_in, was_in, memo)
+                    if line:
+                        pending.setdefault(group, []).append(line)
+        for group in self._notices:
+            line = group.feed.lines(appended, memo)
+            if line:
+                pending.setdefault(group, []).append(line)
 
     async def _catch_up(self, watcher: Watcher, deadline: float | None) -> None:
         """From the ring, or from the store when the ring has gone by, until it stands exactly where the live ones stand.
@@ -565,11 +637,19 @@ class Hub:
         return b"".join(parts), upto, upto == self.position
 
     def _join(self, watcher: Watcher) -> None:
-        group = self._groups.get(watcher.feed.key)
+        feed = watcher.feed
+        group = self._groups.get(feed.key)
         if group is None:
-            group = self._groups[watcher.feed.key] = _Group(watcher.feed)
-            for tag in group.tags:
-                self._index.setdefault(tag, {})[group] = None
+            group = self._groups[feed.key] = _Group(feed)
+            if isinstance(feed, ChangeFeed):
+                audience = self._audiences.get(feed.selection)
+                if audience is None:
+                    audience = self._audiences[feed.selection] = _Audience(feed.selection, tuple(feed.tags()))
+                    for tag in audience.tags:
+                        self._index.setdefault(tag, {})[audience] = None
+                audience.add(group, feed.selector)
+            else:
+                self._notices[group] = None
         group.live[watcher] = None
         watcher.live = True
         watcher.unsent = 0
@@ -578,13 +658,22 @@ class Hub:
         if not watcher.live:
             return
         watcher.live = False
-        group = self._groups[watcher.feed.key]
+        feed = watcher.feed
+        group = self._groups[feed.key]
         del group.live[watcher]
-        if not group.live:
-            del self._groups[watcher.feed.key]
-            for tag in group.tags:
+        if group.live:
+            return
+        del self._groups[feed.key]
+        if not isinstance(feed, ChangeFeed):
+            del self._notices[group]
+            return
+        audience = self._audiences[feed.selection]
+        audience.remove(group, feed.selector)
+        if not audience.count:
+            del self._audiences[feed.selection]
+            for tag in audience.tags:
                 members = self._index[tag]
-                del members[group]
+                del members[audience]
                 if not members:
                     del self._index[tag]
 

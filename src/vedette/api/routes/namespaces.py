@@ -12,10 +12,11 @@ import msgspec
 from aiohttp import web
 
 from vedette.api.accept import accepted
+from vedette.api.discovery import NAMESPACE
 from vedette.api.routes.objects import bookmark_of, flag
 from vedette.api.server import IDENTITY, Needs
 from vedette.api.streams import stream
-from vedette.api.table import table_of
+from vedette.api.table import partial, row, table
 from vedette.engine.watch import ChangeFeed, Form
 from vedette.errors import NotFound
 from vedette.model.fold import NO_PROJECT
@@ -51,11 +52,13 @@ def routes(needs: Needs) -> list[web.RouteDef]:
         ]
         metadata = {"resourceVersion": str(revision)}
         form = accepted(request.headers.get("Accept", "")).form
+        bodies = [msgspec.json.encode(item) for item in items]
         if form == "table":
-            return _json(table_of(_COLUMNS, [(_cells(item), item) for item in items], metadata))
+            return _json(table(NAMESPACE, [row(NAMESPACE, body) for body in bodies], metadata))
         if form == "partial":
+            raw = [msgspec.Raw(partial(body)) for body in bodies]
             head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1"}
-            return _json({**head, "metadata": metadata, "items": [_partial(item) for item in items]})
+            return _json({**head, "metadata": metadata, "items": raw})
         return _json({"kind": "NamespaceList", "apiVersion": "v1", "metadata": metadata, "items": items})
 
     async def one(request: web.Request) -> web.StreamResponse:
@@ -65,7 +68,7 @@ def routes(needs: Needs) -> list[web.RouteDef]:
             raise NotFound(f'namespaces "{name}" not found')
         item = found[name]
         if accepted(request.headers.get("Accept", "")).form == "table":
-            return _json(table_of(_COLUMNS, [(_cells(item), item)], {}))
+            return _json(table(NAMESPACE, [row(NAMESPACE, msgspec.json.encode(item))], {}))
         return _json(item)
 
     return [
@@ -76,17 +79,6 @@ def routes(needs: Needs) -> list[web.RouteDef]:
             web.get(prefix + "/api/v1/namespaces/{name}", one, allow_head=False),
         )
     ]
-
-
-_COLUMNS = [
-    {"name": "Name", "type": "string", "format": "name", "description": "The project's id", "priority": 0},
-    {"name": "Status", "type": "string", "format": "", "description": "", "priority": 0},
-    {"name": "Project", "type": "string", "format": "", "description": "The project's name, where it is known", "priority": 0},
-]
-
-
-def _cells(item: dict[str, Any]) -> list[str]:
-    return [item["metadata"]["name"], "Active", item["metadata"]["annotations"].get("vedette.dev/project-name", "")]
 
 
 def _projects(request: web.Request) -> Selection:
@@ -113,10 +105,6 @@ def _namespace(name: str, title: str, revision: str, created: str) -> dict[str, 
         "spec": {},
         "status": {"phase": "Active"},
     }
-
-
-def _partial(item: dict[str, Any]) -> dict[str, Any]:
-    return {"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": item["metadata"]}
 
 
 async def _watch(needs: Needs, request: web.Request, known: Any) -> web.StreamResponse:

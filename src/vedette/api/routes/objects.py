@@ -19,11 +19,12 @@ from vedette.api.streams import stream
 from vedette.api.table import columns, partial, row
 from vedette.engine.watch import ChangeFeed, Form, Memo
 from vedette.errors import BadRequest, Invalid, NotFound
+from vedette.model.change import Version
 from vedette.model.fold import NO_PROJECT, id_of
 from vedette.model.reading import Key
 from vedette.model.selector import Selector
 from vedette.model.selector import parse as parse_selector
-from vedette.ports import Kind, Selection, Version
+from vedette.ports import Kind, Selection
 
 PAGE = 500
 MOST = 10_000
@@ -375,7 +376,7 @@ def _json(body: bytes) -> web.Response:
 
 
 def _bad_match(what: str) -> Invalid:
-    return Invalid(f"resourceVersionMatch {what}", ("resourceVersionMatch", what))
+    return Invalid("resourceVersionMatch", what)
 
 
 def flag(query: Mapping[str, str], name: str) -> bool:
