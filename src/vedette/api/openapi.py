@@ -1,7 +1,8 @@
 """What the objects look like: kinds come in, OpenAPI documents go out. routes/discovery.py serves them.
 
-`kubectl explain` (since 1.27) reads `/openapi/v3/apis/{group}/v1`: it finds the kind at the operation of the list's path, and the
-schema by the same x-kubernetes-group-version-kind. Version 2 is the same in Swagger's form, for client generators.
+`kubectl explain` (since 1.29) reads `/openapi/v3/apis/{group}/v1`: it finds the kind at the operation of the list's path, and the
+schema by the same x-kubernetes-group-version-kind. Version 2 is the same in Swagger's form, for client generators; older kubectls
+want that one in protobuf, which isn't served: their `explain` says so, everything else they do works without.
 https://spec.openapis.org/oas/v3.0.0, https://swagger.io/specification/v2/
 """
 
@@ -167,7 +168,7 @@ def _object(kind: Kind, ref: str) -> dict[str, Any]:
             "apiVersion": _string(f"{kind.group}/v1" if kind.group else "v1"),
             "kind": _string(kind.kind),
             "metadata": _reference(
-                ref + _META + "ObjectMeta", "What every object has: name, namespace (the project) and so on.", ref
+                ref + _META + "ObjectMeta", "Its name, namespace (the project) and revision, and where they are from.", ref
             ),
             "status": {
                 "description": "The fields, named as OpenStack's API names them.",
@@ -223,7 +224,6 @@ def _reference(to: str, doc: str, ref: str) -> dict[str, Any]:
 
 
 _OBJECT_META: dict[str, Any] = {
-    "description": "What every object has.",
     "type": "object",
     "properties": {
         "name": _string("The id; bytes outside A-Z a-z 0-9 . _ : @ - are written as ~ and two hex digits."),
@@ -238,7 +238,6 @@ _OBJECT_META: dict[str, Any] = {
     },
 }
 _LIST_META: dict[str, Any] = {
-    "description": "What every list has.",
     "type": "object",
     "properties": {
         "resourceVersion": _string("The revision that the list is as of: watch from here."),
