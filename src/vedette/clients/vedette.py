@@ -1,0 +1,739 @@
+"""A client of our own API: lists, watches and events of a running Vedette, over HTTP.
+
+In: where the server is and how to get a token. Out: objects, changes and CloudEvents as values; `cli/` prints them. What a
+watch promises (ordered, nothing lost, nothing twice) is kept across cuts: a place is remembered, the stream is asked for again
+from there with growing pauses, and where the log has moved on (410) the client lists anew and tells the difference.
+(kubernetes.io/docs/reference/using-api/api-concepts, "Efficient detection of changes"; DESIGN §4.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from vedette.errors import (
+    BadRequest,
+    Conflict,
+    Expired,
+    FixInput,
+    Forbidden,
+    NotFound,
+    TooBusy,
+    TryLater,
+    Unauthenticated,
+    VedetteError,
+)
+from vedette.kit.backoff import delays
+
+PAGE = 500
+"""Objects asked for at a time."""
+MAX_LINE = 64 * 1024 * 1024
+"""Bytes of one event; a longer line is no answer of a Vedette."""
+MAX_ANSWER = 64 * 1024 * 1024
+"""Bytes of one page or document."""
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 60.0
+"""For answers that are not streams."""
+SILENT_SECONDS = 70.0
+"""A stream that says nothing for so long is dead: bookmarks come every 15 s unless the server is set otherwise."""
+MOST_SILENT_SECONDS = 600.0
+
+JSON = "application/json"
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
+
+_T = TypeVar("_T")
+Form = Literal["json", "table"]
+FindToken = Callable[[bool], Awaitable[str]]
+"""Gives the token to send, "" for none. Called with True when the server refused the last one: find another."""
+
+
+class Resource(msgspec.Struct, frozen=True):
+    """What the server calls one kind."""
+
+    group: str
+    kind: str
+    plural: str
+    singular: str
+    short_names: tuple[str, ...] = ()
+
+    @property
+    def full_name(self) -> str:
+        """`port.openstack.vedette.dev`, as `kubectl -o name` says it."""
+        return f"{self.singular}.{self.group}" if self.group else self.singular
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What to list or watch."""
+
+    resource: Resource
+    source: str = ""
+    """"" for the default one, `*` for all."""
+    project: str = ""
+    """"" for every project that the token sees."""
+    label_selector: str = ""
+    field_selector: str = ""
+
+    def path(self) -> str:
+        prefix = f"/clusters/{quote(self.source, safe='*')}" if self.source else ""
+        base = f"/apis/{self.resource.group}/v1" if self.resource.group else "/api/v1"
+        space = f"/namespaces/{quote(self.project, safe='')}" if self.project else ""
+        return f"{prefix}{base}{space}/{self.resource.plural}"
+
+    def query(self) -> dict[str, str]:
+        asked = {"labelSelector": self.label_selector, "fieldSelector": self.field_selector}
+        return {name: value for name, value in asked.items() if value}
+
+
+class Column(msgspec.Struct, frozen=True):
+    """One column of a Table; `priority` above 0 is for wide output."""
+
+    name: str
+    type: str = "string"
+    format: str = ""
+    description: str = ""
+    priority: int = 0
+
+
+class Item(msgspec.Struct, frozen=True):
+    """One object; in table form `cells` go with the columns of its page."""
+
+    namespace: str
+    name: str
+    revision: int
+    cells: tuple[Any, ...]
+    raw: msgspec.Raw
+    """The object's JSON; in table form only what identifies it."""
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Part of a list, as of one revision."""
+
+    revision: int
+    columns: tuple[Column, ...]
+    items: tuple[Item, ...]
+    more: str
+
+
+class Columns(msgspec.Struct, frozen=True):
+    """What the cells of the events mean; comes once, before the first event, in table form only."""
+
+    columns: tuple[Column, ...]
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """The state to begin with was given; what follows happened after `revision`."""
+
+    revision: int
+
+
+class Event(msgspec.Struct, frozen=True):
+    """ADDED, MODIFIED or DELETED. `initial`: part of the state to begin with, not a change."""
+
+    verb: str
+    item: Item
+    initial: bool = False
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Everything up to this revision was given."""
+
+    revision: int
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """The stream ended; it is asked for again in `delay` seconds."""
+
+    why: str
+    delay: float
+
+
+class Resumed(msgspec.Struct, frozen=True):
+    """It goes on after `revision`; nothing was lost."""
+
+    revision: int
+
+
+class ListedAgain(msgspec.Struct, frozen=True):
+    """The place was gone (`why`). The differences to what was known were given as events; steps in between are lost."""
+
+    why: str
+    revision: int
+
+
+class Told(msgspec.Struct, frozen=True):
+    """One CloudEvent of `/v1/events`."""
+
+    revision: int
+    type: str
+    raw: msgspec.Raw
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """Retention has removed events that were still to come; it goes on with the oldest there is."""
+
+    why: str
+
+
+News = Columns | Listed | Event | Place | Cut | Resumed | ListedAgain
+EventNews = Told | Place | Cut | Resumed | Gap
+
+
+class _Meta(msgspec.Struct):
+    name: str = ""
+    namespace: str = ""
+    resource_version: str = msgspec.field(default="", name="resourceVersion")
+    more: str | None = msgspec.field(default=None, name="continue")
+
+
+class _Identified(msgspec.Struct):
+    metadata: _Meta = msgspec.field(default_factory=_Meta)
+
+
+class _Row(msgspec.Struct):
+    cells: tuple[Any, ...]
+    object: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
+
+
+class _Table(msgspec.Struct):
+    metadata: _Meta = msgspec.field(default_factory=_Meta)
+    columns: tuple[Column, ...] | None = msgspec.field(default=None, name="columnDefinitions")
+    rows: tuple[_Row, ...] | None = None
+
+
+class _List(msgspec.Struct):
+    metadata: _Meta = msgspec.field(default_factory=_Meta)
+    items: tuple[msgspec.Raw, ...] = ()
+
+
+class _Line(msgspec.Struct):
+    """A line of a watch, or of `/v1/events` (then without an object)."""
+
+    type: str
+    object: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
+    revision: str = ""
+
+
+class _Status(msgspec.Struct):
+    message: str = ""
+    reason: str = ""
+    code: int = 0
+
+
+_identified = msgspec.json.Decoder(_Identified).decode
+_table = msgspec.json.Decoder(_Table).decode
+_list = msgspec.json.Decoder(_List).decode
+_line = msgspec.json.Decoder(_Line).decode
+_document = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+async def no_token(_refused: bool) -> str:
+    """For servers that ask nobody who they are."""
+    return ""
+
+
+class VedetteClient:
+    """Use it in `async with`. All methods raise VedetteError with a text for a person: TryLater when the server can't be reached,
+    Unauthenticated, Forbidden, NotFound, BadRequest, Expired as it answered."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: FindToken = no_token,
+        ca: Path | None = None,
+        allow_insecure: bool = False,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        silent_seconds: float = SILENT_SECONDS,
+    ) -> None:
+        """`ca`: a PEM file to trust instead of the system's. Tokens go over plain http to loopback only, unless
+        `allow_insecure`."""
+        self.url = url.rstrip("/")
+        self._find_token = token
+        self._sleep = sleep
+        self._silent_seconds = silent_seconds
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise FixInput(f"{url!r} is not the address of a server; it looks like https://vedette.example:8470")
+        self._may_send_token = parts.scheme == "https" or allow_insecure or is_loopback(parts.hostname)
+        self._ssl: ssl.SSLContext | bool = True
+        if ca is not None:
+            try:
+                self._ssl = ssl.create_default_context(cafile=str(ca))
+            except (OSError, ssl.SSLError) as why:
+                raise FixInput(f"the certificate file {ca} can't be used: {why}") from None
+        self._http: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> VedetteClient:
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=self._ssl),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+            auto_decompress=True,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._http is not None:
+            await self._http.close()
+
+    # --- documents ---
+
+    async def document(self, path: str, query: Mapping[str, str] | None = None, *, accept: str = JSON) -> bytes:
+        """The body of one answer."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS), self._ask(path, query or {}, accept) as response:
+                parts: list[bytes] = []
+                size = 0
+                async for part in response.content.iter_any():
+                    size += len(part)
+                    if size > MAX_ANSWER:
+                        raise FixInput(f"{self.url}{path} answered more than {MAX_ANSWER} bytes")
+                    parts.append(part)
+                return b"".join(parts)
+        except TimeoutError:
+            raise TryLater(f"{self.url} didn't answer within {ANSWER_SECONDS:.0f} s") from None
+        except aiohttp.ClientError as why:
+            raise TryLater(f"the answer of {self.url} broke off: {why or type(why).__name__}") from None
+
+    async def answers_anyone(self) -> bool:
+        """Whether the server wants no token."""
+        asked = VedetteClient(self.url)
+        asked._ssl = self._ssl
+        try:
+            async with asked:
+                await asked.document("/version")
+        except Unauthenticated:
+            return False
+        return True
+
+    async def resources(self, source: str = "") -> tuple[Resource, ...]:
+        """Every kind that the server has; namespaces, of the core group, last."""
+        prefix = f"/clusters/{quote(source, safe='*')}" if source else ""
+        groups = self._decoded(await self.document(f"{prefix}/apis")).get("groups") or []
+        paths = [(group["name"], f"/apis/{group['preferredVersion']['groupVersion']}") for group in groups]
+        found: list[Resource] = []
+        for name, path in [*paths, ("", "/api/v1")]:
+            listing = self._decoded(await self.document(prefix + path))
+            found += [
+                Resource(
+                    group=name,
+                    kind=one["kind"],
+                    plural=one["name"],
+                    singular=one.get("singularName") or one["kind"].lower(),
+                    short_names=tuple(one.get("shortNames") or ()),
+                )
+                for one in listing.get("resources") or []
+                if "/" not in one["name"]
+            ]
+        return tuple(found)
+
+    async def resource(self, word: str, source: str = "") -> Resource:
+        """The kind that a person means by `port`, `ports`, `Port`, `lb` or `ports.openstack.vedette.dev`. Raises NotFound."""
+        wanted, _, group = word.lower().partition(".")
+        found = await self.resources(source)
+        for one in found:
+            if wanted in (one.singular, one.plural, one.kind.lower(), *one.short_names) and group in ("", one.group):
+                return one
+        raise NotFound(f"no kind is called {word!r}; there are: {', '.join(sorted(one.singular for one in found))}")
+
+    # --- lists ---
+
+    async def pages(self, target: Target, *, form: Form = "json") -> AsyncIterator[Page]:
+        """The selected objects, all as of the first page's revision."""
+        query = {**target.query(), "limit": str(PAGE)}
+        while True:
+            body = await self.document(target.path(), query, accept=TABLE if form == "table" else JSON)
+            page = self._page(body, form)
+            yield page
+            if not page.more:
+                return
+            query["continue"] = page.more
+
+    def _page(self, body: bytes, form: Form) -> Page:
+        if form == "table":
+            table = self._with(_table, body)
+            items = tuple(_item(row.object, row.cells) for row in table.rows or ())
+            return Page(_revision(table.metadata), table.columns or (), items, table.metadata.more or "")
+        listing = self._with(_list, body)
+        return Page(_revision(listing.metadata), (), tuple(_item(raw) for raw in listing.items), listing.metadata.more or "")
+
+    # --- watch ---
+
+    async def watch(self, target: Target, *, form: Form = "json", since: int = 0) -> AsyncIterator[News]:
+        """The state, then every change, for as long as one iterates; with `since` only what came after that revision.
+
+        Raises what the first request raises; later only what no waiting mends (rights gone, kind gone).
+        """
+        known: dict[tuple[str, str], int] = {}
+        told_columns = form != "table"
+        # Changes of one entry share a revision, and a cut may fall between them. So the place to resume from is the revision
+        # before the newest one seen, and as many changes of the newest as were seen are passed over.
+        safe, newest, seen = since, 0, 0
+        if not since:
+            async for page in self.pages(target, form=form):
+                if not told_columns:
+                    told_columns = True
+                    yield Columns(page.columns)
+                safe = page.revision
+                for item in page.items:
+                    known[item.namespace, item.name] = item.revision
+                    yield Event("ADDED", item, initial=True)
+            yield Listed(safe)
+        yield Place(safe)
+        ever = False
+        cut = False
+        silent = self._silent_seconds
+        waits = delays()
+        query = {**target.query(), "watch": "true", "allowWatchBookmarks": "true"}
+        accept = TABLE if form == "table" else JSON
+        while True:
+            delay = 0.0
+            skip = seen
+            try:
+                async with self._ask(target.path(), {**query, "resourceVersion": str(safe)}, accept) as response:
+                    ever = True
+                    if cut:
+                        cut = False
+                        yield Resumed(newest or safe)
+                    async for raw, whole in self._lines(response, silent):
+                        if raw:
+                            line = self._with(_line, raw)
+                            if line.type == "ERROR":
+                                _raise(msgspec.json.decode(line.object, type=_Status))
+                            waits = delays()
+                            if line.type == "BOOKMARK":
+                                silent = self._silent_seconds
+                                place = _bookmarked(line.object)
+                                if place >= newest:
+                                    safe, newest, seen, skip = max(safe, place), 0, 0, 0
+                                    yield Place(safe)
+                                continue
+                            item, defined = _changed(line.object, form)
+                            if not told_columns:
+                                told_columns = True
+                                yield Columns(defined)
+                            if item.revision == newest and skip:
+                                skip -= 1
+                                continue
+                            if item.revision > newest:
+                                safe, newest, seen = max(safe, newest), item.revision, 0
+                                skip = 0
+                            seen += 1
+                            if line.type == "DELETED":
+                                known.pop((item.namespace, item.name), None)
+                            else:
+                                known[item.namespace, item.name] = item.revision
+                            yield Event(line.type, item)
+                        elif whole and newest:
+                            # The server sends what belongs together as one chunk; good enough to tell a person the place.
+                            yield Place(newest)
+                why = "the server ended the stream"
+            except Expired as gone:
+                if since and not known and not ever:
+                    raise
+                yield Cut(f"the place {safe} is gone ({gone}); listing again", 0.0)
+                async for news in self._list_again(target, form, known, since):
+                    if isinstance(news, ListedAgain):
+                        safe, newest, seen = news.revision, 0, 0
+                    yield news
+                yield Place(safe)
+                continue
+            except Unauthenticated:
+                if not ever:
+                    raise
+                why = "the token has ended"
+            except TryLater as later:
+                if not ever:
+                    raise
+                why, delay = str(later), later.delay
+            except _Silent:
+                # Perhaps its bookmarks are rarer than we think: be more patient next time.
+                why, silent = f"nothing was heard for {silent:.0f} s", min(silent * 2, MOST_SILENT_SECONDS)
+            except msgspec.DecodeError as odd:
+                raise self._odd(odd) from None
+            except (aiohttp.ClientError, OSError) as broken:
+                why = f"the connection broke ({broken or type(broken).__name__})"
+            delay = max(delay, next(waits))
+            cut = True
+            yield Cut(why, delay)
+            await self._sleep(delay)
+
+    async def _list_again(self, target: Target, form: Form, known: dict[tuple[str, str], int], since: int) -> AsyncIterator[News]:
+        """What is different from `known`, as events; `known` is brought up to date."""
+        there: set[tuple[str, str]] = set()
+        revision = 0
+        waits = delays()
+        pages = self.pages(target, form=form)
+        while True:
+            try:
+                page = await anext(pages)
+            except StopAsyncIteration:
+                break
+            except TryLater as later:
+                delay = max(later.delay, next(waits))
+                yield Cut(str(later), delay)
+                await self._sleep(delay)
+                pages, there = self.pages(target, form=form), set()
+                continue
+            revision = page.revision
+            for item in page.items:
+                key = (item.namespace, item.name)
+                there.add(key)
+                before = known.get(key)
+                known[key] = item.revision
+                if before is None:
+                    yield Event("ADDED", item, initial=bool(since))
+                elif before != item.revision:
+                    yield Event("MODIFIED", item)
+        for namespace, name in [key for key in known if key not in there]:
+            del known[namespace, name]
+            # The last content is not kept: memory for as many objects as there are would be the price.
+            metadata = {"name": name, "namespace": namespace, "resourceVersion": str(revision)}
+            raw = msgspec.json.encode(
+                {"apiVersion": f"{target.resource.group}/v1", "kind": target.resource.kind, "metadata": metadata}
+            )
+            yield Event("DELETED", Item(namespace, name, revision, (name,), msgspec.Raw(raw)))
+        yield ListedAgain("the log no longer reaches back to the last place", revision)
+
+    # --- events ---
+
+    async def head(self) -> int:
+        """The newest revision, as of now."""
+        page = self._with(_list, await self.document("/api/v1/namespaces"))
+        return _revision(page.metadata)
+
+    async def events(
+        self, query: Mapping[str, str], *, after: int | None = None, since: str = "", follow: bool = True
+    ) -> AsyncIterator[EventNews]:
+        """CloudEvents after a revision (0: all there are), since a time (RFC 3339, or `15m`), or from now.
+
+        `query`: type, source, project, kind, id. Without `follow` it ends with the newest.
+        """
+        if after is None and not since:
+            # "From now" must stay the same moment when the stream is cut before its first line.
+            after = await self.head()
+        ever = cut = False
+        silent = self._silent_seconds
+        waits = delays()
+        while True:
+            delay = 0.0
+            place = {"since": since} if after is None else {"after": str(after)}
+            asked = {**query, **place, "follow": "true" if follow else "false"}
+            try:
+                async with self._ask("/v1/events", asked, "application/x-ndjson, application/json, */*") as response:
+                    ever = True
+                    if cut:
+                        cut = False
+                        yield Resumed(after or 0)
+                    async for raw, _whole in self._lines(response, silent):
+                        if not raw:
+                            continue
+                        line = self._with(_line, raw)
+                        if line.type == "ERROR":
+                            _raise(msgspec.json.decode(line.object, type=_Status))
+                        waits = delays()
+                        silent = self._silent_seconds
+                        after = max(after or 0, int(line.revision))
+                        if line.type != "vedette.bookmark":
+                            yield Told(after, line.type, msgspec.Raw(raw))
+                        yield Place(after)
+                if not follow:
+                    return
+                why = "the server ended the stream"
+            except Expired as gone:
+                if not after:
+                    raise
+                after = 0
+                yield Gap(str(gone))
+                continue
+            except Unauthenticated:
+                if not ever:
+                    raise
+                why = "the token has ended"
+            except TryLater as later:
+                if not ever:
+                    raise
+                why, delay = str(later), later.delay
+            except _Silent:
+                why, silent = f"nothing was heard for {silent:.0f} s", min(silent * 2, MOST_SILENT_SECONDS)
+            except msgspec.DecodeError as odd:
+                raise self._odd(odd) from None
+            except (aiohttp.ClientError, OSError) as broken:
+                why = f"the connection broke ({broken or type(broken).__name__})"
+            delay = max(delay, next(waits))
+            cut = True
+            yield Cut(why, delay)
+            await self._sleep(delay)
+
+    # --- inside ---
+
+    @asynccontextmanager
+    async def _ask(self, path: str, query: Mapping[str, str], accept: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        """One GET whose answer is 200. A refused token is replaced once."""
+        if self._http is None:
+            raise RuntimeError("VedetteClient is used outside of `async with`")
+        url = URL(self.url + path, encoded=True).with_query(dict(query))
+        token = await self._find_token(False)
+        for last in (False, True):
+            headers = {"Accept": accept}
+            if token:
+                if not self._may_send_token:
+                    raise FixInput(
+                        f"a token would go to {self.url} in clear text; use https, or --allow-insecure if you are sure"
+                    )
+                headers["Authorization"] = f"Bearer {token}"
+            try:
+                response = await self._http.get(url, headers=headers, allow_redirects=False)
+            except (TimeoutError, aiohttp.ClientError, OSError) as why:
+                raise _unreachable(self.url, why) from None
+            async with response:
+                if response.status == 200:
+                    yield response
+                    return
+                if response.status == 401 and not last:
+                    another = await self._find_token(True)
+                    if another and another != token:
+                        token = another
+                        continue
+                await self._refused(response)
+
+    async def _refused(self, response: aiohttp.ClientResponse) -> NoReturn:
+        """Raise what an answer other than 200 means."""
+        body = await response.content.read(65_536)
+        try:
+            status = msgspec.json.decode(body, type=_Status)
+        except msgspec.DecodeError:
+            status = _Status()
+        if not status.message:
+            text = body.decode(errors="replace").strip().splitlines()
+            status.message = (text[0][:200] if text else "") or response.reason or ""
+        status.code = response.status
+        retry = response.headers.get("Retry-After", "")
+        _raise(status, delay=float(retry) if retry.isdigit() else 1.0, url=self.url)
+
+    async def _lines(self, response: aiohttp.ClientResponse, silent: float) -> AsyncIterator[tuple[bytes, bool]]:
+        """Lines as they come; (b"", True) where the server's chunk ended with a line. Raises _Silent."""
+        buffer = bytearray()
+        while True:
+            try:
+                async with asyncio.timeout(silent):
+                    data, whole = await response.content.readchunk()
+            except TimeoutError:
+                raise _Silent from None
+            if not data and not whole:
+                # The end; half a line is worth nothing, it comes again.
+                return
+            buffer += data
+            start = 0
+            while (end := buffer.find(b"\n", start)) >= 0:
+                line = bytes(buffer[start:end])
+                start = end + 1
+                if line:
+                    yield line, False
+            del buffer[:start]
+            if len(buffer) > MAX_LINE:
+                raise FixInput(f"a line of more than {MAX_LINE} bytes came from {self.url}: is it a Vedette?")
+            if whole and not buffer:
+                yield b"", True
+
+    def _with(self, decode: Callable[[bytes], _T], body: bytes) -> _T:
+        try:
+            return decode(body)
+        except msgspec.DecodeError as odd:
+            raise self._odd(odd) from None
+
+    def _odd(self, why: msgspec.DecodeError) -> FixInput:
+        return FixInput(f"{self.url} answered something that is not a Vedette's ({why}); check the address")
+
+    def _decoded(self, body: bytes) -> dict[str, Any]:
+        return self._with(_document, body)
+
+
+class _Silent(Exception):
+    """The stream said nothing for too long."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, judged by its name alone."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _unreachable(url: str, why: BaseException) -> VedetteError:
+    """The library's error as ours, with what to do."""
+    if isinstance(why, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError, aiohttp.ClientSSLError)):
+        certificate = getattr(why, "certificate_error", None)
+        reason = getattr(certificate, "verify_message", None) or getattr(certificate, "reason", None) or str(why)
+        # Not TryLater: waiting mends no certificate.
+        return FixInput(f"the certificate of {url} is not accepted: {reason}. Name the CA's file with --ca or VEDETTE_CACERT")
+    if isinstance(why, TimeoutError):
+        reason = f"no answer within {CONNECT_SECONDS:.0f} s"
+    elif isinstance(why, aiohttp.ClientConnectorError):
+        reason = why.os_error.strerror or str(why.os_error)
+    else:
+        reason = str(why) or type(why).__name__
+    return TryLater(
+        f"can't reach {url}: {reason}. Is Vedette running there? Name another with --server or VEDETTE_URL, "
+        "or start one with `vedette demo`"
+    )
+
+
+def _raise(status: _Status, *, delay: float = 1.0, url: str = "") -> NoReturn:
+    code, message = status.code, status.message or f"{url} answered {status.code}"
+    if code == 401:
+        raise Unauthenticated(message)
+    if code == 403:
+        raise Forbidden(message)
+    if code == 404:
+        raise NotFound(message)
+    if code == 409:
+        raise Conflict(message)
+    if code == 410:
+        raise Expired(message)
+    if code == 429:
+        raise TooBusy(message, delay=delay)
+    if 400 <= code < 500:
+        raise BadRequest(message)
+    if 300 <= code < 400:
+        raise FixInput(f"{url} answered a redirection ({code}); name the address it leads to")
+    raise TryLater(message, delay=delay)
+
+
+def _revision(meta: _Meta) -> int:
+    return int(meta.resource_version) if meta.resource_version.isdigit() else 0
+
+
+def _item(raw: msgspec.Raw, cells: tuple[Any, ...] = ()) -> Item:
+    meta = _identified(raw).metadata
+    return Item(meta.namespace, meta.name, _revision(meta), cells, raw)
+
+
+def _changed(raw: msgspec.Raw, form: Form) -> tuple[Item, tuple[Column, ...]]:
+    """The object of an event; and the columns, where it brings them."""
+    if form == "json":
+        return _item(raw), ()
+    table = _table(raw)
+    if not table.rows:
+        raise FixInput("an event came without a row: is it a Vedette?")
+    return _item(table.rows[0].object, table.rows[0].cells), table.columns or ()
+
+
+def _bookmarked(raw: msgspec.Raw) -> int:
+    """The place that a BOOKMARK names: an object's, or in table form perhaps only its row's."""
+    place = _revision(_identified(raw).metadata)
+    if not place and (rows := _table(raw).rows):
+        place = _item(rows[0].object).revision
+    return place
