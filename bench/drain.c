@@ -3,7 +3,7 @@
  * usage: drain HOST PORT N EVENTS MARKER PATH [HEADER...]
  * An event is counted by a byte that each has exactly once (MARKER, in decimal). Prints "ready" when every connection has had its
  * response header, and at the end one line: seconds from the first event to the last, events, bytes.
- * In C so that the reader is not what is measured. Gives up after 120 s.
+ * With BODY in the environment it is a POST. In C so that the reader is not what is measured. Gives up after 120 s.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -34,9 +34,11 @@ int main(int argc, char **argv) {
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
     char request[8192];
-    int size = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: %s:%d\r\n", argv[6], host, port);
+    const char *body = getenv("BODY") ? getenv("BODY") : "";
+    int size = snprintf(request, sizeof request, "%s %s HTTP/1.1\r\nHost: %s:%d\r\n", *body ? "POST" : "GET", argv[6], host, port);
+    if (*body) size += snprintf(request + size, sizeof request - size, "Content-Length: %zu\r\n", strlen(body));
     for (int i = 7; i < argc; i++) size += snprintf(request + size, sizeof request - size, "%s\r\n", argv[i]);
-    size += snprintf(request + size, sizeof request - size, "\r\n");
+    size += snprintf(request + size, sizeof request - size, "\r\n%s", body);
     int poll = epoll_create1(0);
     char *begun = calloc(n, 1);
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};

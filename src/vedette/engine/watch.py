@@ -18,13 +18,14 @@ import contextlib
 import enum
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Protocol, cast
 
 import msgspec
 
 from vedette.errors import Expired, TooBusy
+from vedette.kit.clock import Clock, SystemClock
 from vedette.kit.log import kv
 from vedette.kit.telemetry import Telemetry
 from vedette.model.change import Change, Version
@@ -190,7 +191,8 @@ class ChangeFeed:
         if before is None or not was_in:
             return memo.line(self.form, "ADDED", key, now, self.admin) if is_in and change.verb != "DELETED" else b""
         if change.verb == "DELETED":
-            if selectable:
+            # The notice of a deletion may name another project than the one under which the caller knows the object.
+            if selectable and now.project == before.project:
                 return memo.line(self.form, "DELETED", key, now, self.admin)
             return memo.left(self.form, key, before, change.revision, self.admin)
         if is_in and now.project == before.project:
@@ -244,7 +246,8 @@ class Watcher:
     """A position and a socket."""
 
     __slots__ = (
-        "bookmarks", "chunked", "drain", "ended", "feed", "live", "owner", "position", "since", "transport", "unsent", "wake",
+        "base", "bookmarks", "chunked", "drain", "ended", "feed", "live", "owner", "position", "since", "taken", "transport",
+        "wake",
     )  # fmt: skip
 
     def __init__(
@@ -267,7 +270,10 @@ class Watcher:
         self.live = False
         self.ended: Ended | None = None
         self.wake: asyncio.Future[None] | None = None
-        self.unsent = 0
+        self.base = 0
+        """What its group had been written when its socket had taken nothing of it yet."""
+        self.taken = 0
+        """Bytes that its socket had taken when it was last seen to take some, at `since`."""
         self.since = 0.0
 
     def end(self, why: Ended) -> None:
@@ -284,11 +290,14 @@ class Watcher:
 class _Group:
     """Watchers that get the same bytes."""
 
-    __slots__ = ("feed", "live")
+    __slots__ = ("chunked", "feed", "live", "plain")
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
         self.live: dict[Watcher, None] = {}
+        self.plain = self.chunked = 0
+        """Bytes written to each member so far, without and with the framing: what a member's socket took follows from it
+        and from what is unsent, and costs nothing per delivery."""
 
 
 class _Audience:
@@ -354,11 +363,14 @@ def _wanted_text(selector: Selector) -> tuple[str, str] | None:
 class Hub:
     """The one broadcaster, and the way in for every watch."""
 
-    def __init__(self, store: Store, limits: Limits, telemetry: Telemetry) -> None:
+    def __init__(self, store: Store, limits: Limits, telemetry: Telemetry, clock: Clock | None = None) -> None:
         self._store = store
+        self._clock = clock or SystemClock()
         self.limits = limits
         self.position = store.head
-        """Everything up to here was handed to every live watcher."""
+        """Everything up to here is matched: a watcher that joins must stand here."""
+        self.served = store.head
+        """Everything up to here was written to every live watcher."""
         self._ring: list[Appended] = []
         self._ring_starts = store.head
         self._ring_bytes = 0
@@ -369,8 +381,8 @@ class Hub:
         self._notices: dict[_Group, None] = {}
         self._watchers: set[Watcher] = set()
         self._woken = asyncio.Event()
-        self._progress = asyncio.Event()
-        """Set, and replaced, whenever `position` has moved."""
+        self._ahead: set[Watcher] = set()
+        """Watchers that wait for `position` to come up to theirs."""
         self._closing = False
         self._stop_following: Callable[[], None] | None = None
         self._delivered = telemetry.counter("watch_events_total", "Events written to watchers, one per event and watcher")
@@ -382,17 +394,16 @@ class Hub:
             lambda: sum(1 for watcher in self._watchers if not watcher.live)
         )
         telemetry.gauge("watch_groups", "Groups of watchers that want the same").set_function(lambda: len(self._groups))
-        telemetry.gauge("watch_position", "Revision up to which live watchers were served").set_function(lambda: self.position)
+        telemetry.gauge("watch_position", "Revision up to which live watchers were served").set_function(lambda: self.served)
 
     async def run(self) -> None:
-        """Broadcast until cancelled."""
-        self._ring_starts = self.position = self._store.head
-        self._stop_following = self._store.follow(self._appended)
+        """Broadcast until cancelled. After an error it may be run again: nobody misses what came in between."""
+        self._begin()
         try:
-            next_bookmark = time.monotonic() + self.limits.bookmark_seconds
+            next_bookmark = self._clock.monotonic() + self.limits.bookmark_seconds
             while True:
                 with contextlib.suppress(TimeoutError):  # time for the bookmarks
-                    await asyncio.wait_for(self._woken.wait(), max(0.0, next_bookmark - time.monotonic()))
+                    await asyncio.wait_for(self._woken.wait(), max(0.0, next_bookmark - self._clock.monotonic()))
                 self._woken.clear()
                 while self._next < len(self._ring):
                     if self._ring_bytes > 2 * self.limits.ring_bytes:
@@ -402,11 +413,12 @@ class Hub:
                             break
                     await self._broadcast()
                 self._trim()
-                if time.monotonic() >= next_bookmark:
-                    next_bookmark = time.monotonic() + self.limits.bookmark_seconds
+                if self._clock.monotonic() >= next_bookmark:
+                    next_bookmark = self._clock.monotonic() + self.limits.bookmark_seconds
                     await self._bookmarks()
         finally:
-            self._stop_following()
+            if self._stop_following is not None:
+                self._stop_following()
 
     def close(self) -> None:
         """End every watch cleanly; new ones are refused."""
@@ -454,53 +466,100 @@ class Hub:
         limit = self.limits.max_buffer_bytes
         watcher.transport.set_write_buffer_limits(high=limit // 4)
         watcher.position = after
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else self._clock.monotonic() + timeout
+        # Counted from here on, also while it waits for its place: no await lies between `check_room` and this.
         self._watchers.add(watcher)
         try:
-            if initial is not None:
-                async for part in initial:
-                    await self.send(watcher, part)
-                    if watcher.ended is not None:
-                        return watcher.ended
-            while True:
+            if self._closing:
+                watcher.end(Ended.SHUTDOWN)
+            else:
+                await self.check_place(after)
+            if initial is not None and not self._is_over(watcher, deadline):
+                async with contextlib.aclosing(_closable(initial)) as parts:
+                    async for part in parts:
+                        await self.send(watcher, part)
+                        if self._is_over(watcher, deadline):
+                            break
+            while not self._is_over(watcher, None):
                 await self._catch_up(watcher, deadline)
-                if watcher.ended is not None:
-                    return watcher.ended
+                if self._is_over(watcher, None):
+                    break
+                if watcher.transport.is_closing():
+                    raise ConnectionResetError("the client is gone")
                 # No await between the last look at the position and this: nothing can slip in between.
                 self._join(watcher)
-                watcher.wake = asyncio.get_running_loop().create_future()
-                try:
-                    if deadline is None:
-                        await watcher.wake
-                    else:
-                        await asyncio.wait_for(watcher.wake, max(0.0, deadline - time.monotonic()))
-                except TimeoutError:
-                    watcher.end(Ended.TIMEOUT)
-                finally:
-                    watcher.wake = None
+                await self._asleep(watcher, deadline)
+            return _why(watcher)
         finally:
             self._leave(watcher)
             self._watchers.discard(watcher)
 
     async def send(self, watcher: Watcher, data: bytes) -> None:
         """Write at the socket's own pace, in pieces that keep the buffer bounded. Ends the watch when nothing moves."""
-        step = max(1024, self.limits.max_buffer_bytes // 4)
+        transport, limit = watcher.transport, self.limits.max_buffer_bytes
+        step = max(1024, limit // 4)
         data = _chunk(data) if watcher.chunked else data
         view = memoryview(data)
         for start in range(0, len(view), step):
-            if watcher.transport.is_closing():
+            piece = view[start : start + step]
+            # What the broadcaster wrote before the watcher left its group may still be there.
+            if transport.get_write_buffer_size() + len(piece) > limit and not await self._drained(watcher):
+                return
+            if transport.is_closing():
                 raise ConnectionResetError("the client is gone")
-            watcher.transport.write(view[start : start + step])
-            if watcher.transport.get_write_buffer_size() <= step:
-                continue  # the socket took it; no turn of the loop for nothing
-            try:
-                await asyncio.wait_for(watcher.drain(), self.limits.stall_timeout)
-            except TimeoutError:
-                self._stalled(watcher)
+            transport.write(piece)
+            # What the socket took at once costs no turn of the loop.
+            if transport.get_write_buffer_size() > step and not await self._drained(watcher):
                 return
         self._sent.inc(len(data))
 
     # --- inside ---
+
+    def _begin(self) -> None:
+        """Follow the store from its head on. Watchers that were live before (the last run ended by an error) go on from the
+        place up to which they were served, so what came in since is read from the store."""
+        self._stop_following = self._store.follow(self._appended)
+        head = self._store.head
+        if self.position != head:
+            for group in tuple(self._groups.values()):
+                for watcher in tuple(group.live):
+                    self._lag(watcher, self.position)
+        self._ring.clear()
+        self._ring_bytes = self._next = 0
+        self._ring_starts = head
+        self._move(head)
+        self.served = head
+
+    def _is_over(self, watcher: Watcher, deadline: float | None) -> bool:
+        if watcher.ended is None and deadline is not None and self._clock.monotonic() >= deadline:
+            watcher.end(Ended.TIMEOUT)
+        return watcher.ended is not None
+
+    async def _asleep(self, watcher: Watcher, deadline: float | None) -> None:
+        """Until it is poked, or its time is over."""
+        watcher.wake = asyncio.get_running_loop().create_future()
+        try:
+            if deadline is None:
+                await watcher.wake
+            else:
+                await asyncio.wait_for(watcher.wake, max(0.0, deadline - self._clock.monotonic()))
+        except TimeoutError:
+            watcher.end(Ended.TIMEOUT)
+        finally:
+            watcher.wake = None
+
+    async def _drained(self, watcher: Watcher) -> bool:
+        """Whether its socket took most of what is unsent, however slowly; False: it took nothing for too long and is cut."""
+        while True:
+            unsent = watcher.transport.get_write_buffer_size()
+            try:
+                await asyncio.wait_for(watcher.drain(), self.limits.stall_timeout)
+            except TimeoutError:
+                if watcher.transport.get_write_buffer_size() < unsent:
+                    continue  # slow is not stalled
+                self._stalled(watcher)
+                return False
+            return True
 
     def _appended(self, appended: Sequence[Appended]) -> None:
         """Called by the store after each commit, in the loop."""
@@ -523,36 +582,46 @@ class Hub:
         # From here on a watcher that joins must have come up to this place through the ring by itself; those who are written
         # to are the ones that were live now.
         self._move(self._ring[self._next - 1].entry.revision)
-        work = [(group, lines, tuple(group.live)) for group, lines in pending.items()]
-        limit = self.limits.max_buffer_bytes
-        until = time.perf_counter() + WRITE_SECONDS
+        work: list[tuple[bytes, bytes, int, tuple[Watcher, ...]]] = []
         framed: dict[bytes, bytes] = {}
-        for _, lines, watchers in work:
+        for group, lines in pending.items():
             data = lines[0] if len(lines) == 1 else b"".join(lines)
             chunk = framed.get(data)
             if chunk is None:
                 chunk = framed[data] = _chunk(data)
+            group.plain += len(data)
+            group.chunked += len(chunk)
+            work.append((data, chunk, len(lines), tuple(group.live)))
+        limit = self.limits.max_buffer_bytes
+        until = time.perf_counter() + WRITE_SECONDS
+        for data, chunk, events, watchers in work:
             size, room = len(chunk), limit - len(chunk)
             written = 0
             for watcher in watchers:
                 if not watcher.live:
                     continue
                 transport = watcher.transport
-                if transport.get_write_buffer_size() > room:
-                    self._lag(watcher, was)
+                try:
+                    if transport.get_write_buffer_size() > room:
+                        self._lag(watcher, was)
+                        continue
+                    transport.write(chunk if watcher.chunked else data)
+                except (RuntimeError, OSError):
+                    # uvloop's way to say that the connection closed a moment ago. It must not reach the others.
+                    self._gone(watcher)
                     continue
-                transport.write(chunk if watcher.chunked else data)
                 written += 1
                 if not written & 63 and time.perf_counter() >= until:
                     await asyncio.sleep(0)
                     until = time.perf_counter() + WRITE_SECONDS
-            self._delivered.inc(written * len(lines))
+            self._delivered.inc(written * events)
             self._sent.inc(written * size)
+        self.served = self.position
 
     def _move(self, position: int) -> None:
         self.position = position
-        self._progress.set()
-        self._progress = asyncio.Event()
+        for watcher in self._ahead:
+            watcher.poke()
 
     def _overrun(self) -> None:
         """More came in than the ring may hold before it could be handed out: everybody reads it from the store instead."""
@@ -564,11 +633,13 @@ class Hub:
         self._ring.clear()
         self._ring_bytes = self._next = 0
         self._move(self._ring_starts)
+        self.served = self.position
 
     def match(self, appended: Appended, pending: dict[_Group, list[bytes]]) -> None:
         """Which groups an entry concerns, through the index, and what it means to each."""
         memo = Memo()
         index = self._index
+        failed: list[_Group] = []
         for change in appended.changes:
             key, now, before = change.key, change.now, change.before
             found: dict[_Audience, None] = {}
@@ -583,41 +654,61 @@ class Hub:
                 if not is_in and not was_in:
                     continue
                 for group in audience.candidates(change, is_in, was_in, memo):
-                    line = cast(ChangeFeed, group.feed).told(change, is_in, was_in, memo)
+                    try:
+                        line = cast(ChangeFeed, group.feed).told(change, is_in, was_in, memo)
+                    except Exception:
+                        log.exception("a change can't be told to a group", extra=kv(kind=key.kind, id=key.id))
+                        failed.append(group)
+                        continue
                     if line:
                         pending.setdefault(group, []).append(line)
         for group in self._notices:
-            line = group.feed.lines(appended, memo)
+            try:
+                line = group.feed.lines(appended, memo)
+            except Exception:
+                log.exception("a notice can't be told to a group", extra=kv(revision=appended.entry.revision))
+                failed.append(group)
+                continue
             if line:
                 pending.setdefault(group, []).append(line)
+        for group in failed:
+            # Others go on. These come to the same place by themselves and end there with the error, each on its own stream.
+            pending.pop(group, None)
+            for watcher in tuple(group.live):
+                self._lag(watcher, self.position)
 
     async def _catch_up(self, watcher: Watcher, deadline: float | None) -> None:
         """From the ring, or from the store when the ring has gone by, until it stands exactly where the live ones stand.
 
         Ends without giving up the loop after its last look at `position`: then the caller may join.
         """
-        said = time.monotonic()
-        while watcher.position != self.position and watcher.ended is None:
-            if deadline is not None and time.monotonic() >= deadline:
-                watcher.end(Ended.TIMEOUT)
-                return
+        clock = self._clock
+        said = clock.monotonic()
+        while watcher.position != self.position and not self._is_over(watcher, deadline):
             if watcher.position > self.position:
                 # It read from the store what the broadcaster has still to hand out; both will meet.
-                await self._progress.wait()
+                self._ahead.add(watcher)
+                try:
+                    await self._asleep(watcher, deadline)
+                finally:
+                    self._ahead.discard(watcher)
                 continue
             if watcher.position < self._ring_starts:
                 part, upto = await watcher.feed.read(self._store, watcher.position)
+                await asyncio.sleep(0)  # a store in memory never waits, nor does a socket that takes everything
             else:
                 part, upto, whole = self._from_ring(watcher)
                 if not whole:
                     await asyncio.sleep(0)
             if part:
                 await self.send(watcher, part)
-                said = time.monotonic()
+                if watcher.ended is Ended.STALLED:
+                    return
+                said = clock.monotonic()
             watcher.position = upto
-            if watcher.bookmarks and time.monotonic() - said >= self.limits.bookmark_seconds:
+            if watcher.bookmarks and clock.monotonic() - said >= self.limits.bookmark_seconds:
                 await self.send(watcher, watcher.feed.bookmark(watcher.position))
-                said = time.monotonic()
+                said = clock.monotonic()
 
     def _from_ring(self, watcher: Watcher) -> tuple[bytes, int, bool]:
         """The lines after its position, up to where, and whether that is all for now."""
@@ -652,7 +743,8 @@ class Hub:
                 self._notices[group] = None
         group.live[watcher] = None
         watcher.live = True
-        watcher.unsent = 0
+        watcher.base = (group.chunked if watcher.chunked else group.plain) - watcher.transport.get_write_buffer_size()
+        watcher.taken, watcher.since = 0, self._clock.monotonic()
 
     def _leave(self, watcher: Watcher) -> None:
         if not watcher.live:
@@ -684,6 +776,12 @@ class Hub:
         self._lagged.inc()
         watcher.poke()
 
+    def _gone(self, watcher: Watcher) -> None:
+        """Its connection is closed; its own coroutine finds out next."""
+        self._leave(watcher)
+        watcher.transport.abort()
+        watcher.poke()
+
     def _stalled(self, watcher: Watcher) -> None:
         log.info(
             "cut a watcher whose socket took nothing", extra=kv(seconds=self.limits.stall_timeout, position=watcher.position)
@@ -695,22 +793,29 @@ class Hub:
     async def _bookmarks(self) -> None:
         """A place to resume from, and proof of life. In the broadcaster's own task: never ahead of an event."""
         until = time.perf_counter() + WRITE_SECONDS
-        now = time.monotonic()
+        now = self._clock.monotonic()
         for group in tuple(self._groups.values()):
             line = group.feed.bookmark(self.position)
             chunk = _chunk(line)
             for watcher in tuple(group.live):
                 if not watcher.live:
                     continue
-                unsent = watcher.transport.get_write_buffer_size()
-                if unsent and watcher.unsent and unsent >= watcher.unsent:
-                    if now - watcher.since >= self.limits.stall_timeout:
+                transport = watcher.transport
+                try:
+                    unsent = transport.get_write_buffer_size()
+                    taken = (group.chunked if watcher.chunked else group.plain) - watcher.base - unsent
+                    # Not the size of what is unsent: that grows, too, when a slow socket takes less than comes in.
+                    if not unsent or taken > watcher.taken:
+                        watcher.taken, watcher.since = taken, now
+                    elif now - watcher.since >= self.limits.stall_timeout:
                         self._stalled(watcher)
                         continue
-                else:
-                    watcher.unsent, watcher.since = unsent, now
-                if watcher.bookmarks and not unsent:  # behind unsent events it would be no proof of anything
-                    watcher.transport.write(chunk if watcher.chunked else line)
+                    if watcher.bookmarks and not unsent:  # behind unsent events it would be no proof of anything
+                        said = chunk if watcher.chunked else line
+                        transport.write(said)
+                        watcher.base -= len(said)
+                except (RuntimeError, OSError):  # as in `_broadcast`
+                    self._gone(watcher)
                 if time.perf_counter() >= until:
                     await asyncio.sleep(0)
                     until = time.perf_counter() + WRITE_SECONDS
@@ -724,6 +829,22 @@ class Hub:
             self._ring_starts = self._ring[going - 1].entry.revision
             del self._ring[:going]
             self._next -= going
+
+
+def _why(watcher: Watcher) -> Ended:
+    assert watcher.ended is not None
+    return watcher.ended
+
+
+async def _closable(parts: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """The same parts; closing it in the middle closes them, too, and not when the garbage collector comes by."""
+    try:
+        async for part in parts:
+            yield part
+    finally:
+        close = getattr(parts, "aclose", None)
+        if close is not None:
+            await close()
 
 
 def _tags_of(change: Change) -> Iterable[tuple[str, ...]]:
