@@ -48,7 +48,6 @@ async def stream(
         raise ConnectionResetError("the client is gone")
     watcher = Watcher(feed, transport, writer.drain, chunked=chunked, bookmarks=bookmarks, owner=identity.key)
     try:
-        await needs.hub.check_place(after)
         async with needs.rights.hold(identity, token, watcher):
             ended = await needs.hub.serve(watcher, after=after, initial=initial, timeout=timeout)
         if ended is Ended.REVOKED:
