@@ -1,0 +1,740 @@
+"""The settings: a YAML file and the environment come in, one frozen `Config` goes out; app.py builds the service from it.
+
+`load` and `load_text` read, `show` writes it back with its secrets masked. What is wrong is a ConfigError that names the dotted
+path and the line. The structs below are the contract: a key is a field, its type says what is taken, the sentence under it is
+what docs/howto/configuration.md prints. Settings of a source are the `Options` of its own file in `sources/`, so a new source
+needs nothing here.
+
+How a field's type is read:
+
+- `Seconds`, `Bytes`, `FilePath` (kit/units.py): `7d`, `256KiB`, a path beside the configuration file. A number called `expires_s`
+  in the code is `expires` in the file, and a duration.
+- `Secret`: text that never prints.
+- A tuple of values takes a single one too.
+
+`${NAME}` inside a value is replaced by the environment's, after the YAML is parsed: nothing in a variable can become YAML, and
+nothing that it holds is looked at again. `$${` is a plain `${`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+
+import msgspec
+import yaml
+
+from vedette import plugins
+from vedette.errors import ConfigError
+from vedette.kit.secret import MASK, Secret, without_password
+from vedette.kit.units import UNIT, Bytes, FilePath, Seconds, parse_duration, parse_size, show_duration, show_size
+
+MAX_FILE = 256 * 1024
+"""Bytes of a configuration file."""
+MAX_NODES = 20_000
+"""YAML values looked at, those behind aliases counted each time: a few lines of aliases can stand for billions."""
+MAX_DEPTH = 40
+"""Levels of nesting."""
+SHORTEST_TOKEN = 16
+"""Characters of a static token. It is the only thing between a stranger and the cloud's inventory."""
+
+# --- the contract ----------------------------------------------------------------------------------------------------------
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where to listen."""
+
+    host: str
+    """A name or an IP address, without brackets."""
+    port: int
+    """0 for one that is free."""
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it. Any name but `localhost` may be anything."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True):
+    """The listener's certificate."""
+
+    cert: FilePath
+    """PEM file with the certificate and its chain; read again when it changes."""
+    key: FilePath
+    """PEM file with its private key."""
+
+
+class Retention(msgspec.Struct, frozen=True, kw_only=True):
+    """How much history is kept. The present state of every object is always kept."""
+
+    max_age: Seconds = 7 * 86_400.0
+    """Entries older than this, counted from when they were written, leave the log; 0: no limit."""
+    max_bytes: Bytes = 20 * 1024**3
+    """The oldest entries leave the log when it is larger than this; 0: no limit."""
+
+
+class Keystone(msgspec.Struct, frozen=True, kw_only=True):
+    """How callers' tokens are checked: Vedette needs a user of its own that may validate tokens."""
+
+    auth_url: str = ""
+    """Keystone's address, such as `https://keystone:5000/v3`."""
+    cloud: str = ""
+    """An entry of clouds.yaml instead of the keys below; what is also given here goes before it."""
+    username: str = ""
+    """Vedette's own user."""
+    user_id: str = ""
+    """Its id, instead of `username` and its domain."""
+    password: Secret = Secret()
+    """Its password."""
+    user_domain_name: str = ""
+    """The domain of `username`."""
+    user_domain_id: str = ""
+    """The same by id."""
+    project_name: str = ""
+    """The project to sign in to, such as `service`."""
+    project_id: str = ""
+    """The same by id."""
+    project_domain_name: str = ""
+    """The domain of `project_name`."""
+    project_domain_id: str = ""
+    """The same by id."""
+    tenant_name: str = ""
+    """What `project_name` was called in the days of Keystone v2."""
+    tenant_id: str = ""
+    """What `project_id` was called in the days of Keystone v2."""
+    application_credential_id: str = ""
+    """An application credential instead of a user and password."""
+    application_credential_name: str = ""
+    """The same by name; wants the user too."""
+    application_credential_secret: Secret = Secret()
+    """Its secret."""
+    cacert: FilePath = ""
+    """A file of certificates to trust; none: the system's."""
+    admin_roles: tuple[str, ...] = ("admin",)
+    """Roles that make a caller see everything, at any project or system scope."""
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """A caller known by a token from this file."""
+
+    token: Secret
+    """At least 16 printable characters; `openssl rand -hex 24` makes a good one."""
+    name: str
+    """Who this is, in logs."""
+    projects: tuple[str, ...] = ()
+    """Ids of the projects whose objects it sees; `"*"`: everything."""
+    roles: tuple[str, ...] = ()
+    """`admin` sees the fields and objects that OpenStack shows admins only, and all projects."""
+
+
+class Auth(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may ask."""
+
+    mode: Literal["keystone", "tokens", "none"] = "none"
+    """`keystone`: OpenStack's own tokens. `tokens`: those listed here. `none`: everybody sees everything, on loopback only."""
+    keystone: Keystone | None = None
+    """For mode `keystone`."""
+    tokens: tuple[Token, ...] = ()
+    """For mode `tokens`."""
+
+
+class SourceConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Where news comes from. What else can be set depends on its type."""
+
+    name: str
+    """Its name in paths, labels, logs and metrics."""
+    type: str
+    """A file name in `sources/`."""
+    default: bool = False
+    """Served at `/apis/…` without its name. An only source is the default one anyway."""
+    drop: tuple[str, ...] = ("*.exists",)
+    """Patterns of event types that are counted and not kept."""
+    options: Any = None
+    """The `Options` of the type's own file; their keys stand beside the ones above."""
+
+
+class Watch(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits of streams."""
+
+    bookmark_seconds: Seconds = 15.0
+    """A watcher that asked for bookmarks gets one at least this often."""
+    max_watchers: int = 10_000
+    """Streams at one time; each is an open file, and a limit that the system doesn't allow is refused at the start."""
+    max_streams: int = 100
+    """Streams at one time with one token."""
+    max_buffer_bytes: Bytes = 256 * 1024
+    """Unsent bytes for one watcher; one that is further behind reads from the log at its own pace."""
+    stall_timeout: Seconds = 60.0
+    """A watcher whose connection took nothing for this long is cut; it can resume."""
+
+
+class Weaas(msgspec.Struct, frozen=True, kw_only=True):
+    """WEaaS' own paths, at a port of their own."""
+
+    listen: tuple[Address, ...] = ()
+    """Where to serve them at the root; none: only at the main port."""
+    config: FilePath = ""
+    """WEaaS' `config.yml`; none: the one that came with it."""
+
+
+class Faces(msgspec.Struct, frozen=True, kw_only=True):
+    """Faces of the systems that Vedette replaces."""
+
+    weaas: Weaas | None = None
+    """Watch Events as a Service."""
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True):
+    """Vedette's own log lines, on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is logged."""
+    format: Literal["text", "json"] = "text"
+    """Lines for people, or one JSON object a line."""
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that can be set."""
+
+    listen: tuple[Address, ...] = (Address("127.0.0.1", 8470),)
+    """Where the API is served: one address or a list."""
+    tls: Tls | None = None
+    """Serve https. kubectl sends no token over plain http."""
+    data_dir: FilePath = "/var/lib/vedette"
+    """The folder of the log, for one process each; `""`: in memory, gone at the end."""
+    retention: Retention = Retention()
+    """How much history is kept."""
+    auth: Auth = Auth()
+    """Who may ask."""
+    allow_insecure: bool = False
+    """Take tokens over plain http from other machines too; say so only behind a proxy that speaks TLS."""
+    cors: tuple[str, ...] = ()
+    """Origins whose pages may read the API in a browser, such as `https://portal.example.org`; `"*"`: any."""
+    sources: tuple[SourceConfig, ...] = ()
+    """Where news comes from."""
+    watch: Watch = Watch()
+    """The limits of streams."""
+    faces: Faces = Faces()
+    """Faces of the systems that Vedette replaces."""
+    log: Log = Log()
+    """Vedette's own log lines."""
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------------
+
+
+def load(path: Path | str, environ: Mapping[str, str]) -> Config:
+    """The settings in a file. Relative paths in it are looked for beside it. Raises ConfigError."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE + 1)
+    except OSError as why:
+        raise ConfigError(f"the configuration {path} can't be read: {why.strerror}") from None
+    except ValueError as why:
+        raise ConfigError(f"the configuration can't be read: {why}") from None
+    return load_text(raw, environ, folder=path.parent)
+
+
+def load_text(text: str | bytes, environ: Mapping[str, str], *, folder: Path | None = None) -> Config:
+    """The settings in a text (bytes are UTF-8); relative paths are looked for in `folder`, if given. Raises ConfigError."""
+    reader = _Reader(environ, folder)
+    config: Config = reader.read(_compose(text), Config, _Place("", 1))
+    _check(config, reader.line)
+    return _renamed(config)
+
+
+def _compose(text: str | bytes) -> yaml.Node:
+    """The YAML's nodes, which know their lines. Never shows a piece of the text: it may hold a password."""
+    if len(text) > MAX_FILE:
+        raise ConfigError(f"the configuration has more than {MAX_FILE} bytes")
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8-sig")
+        node = yaml.compose(text, yaml.SafeLoader)
+    except UnicodeDecodeError as why:
+        assert isinstance(text, bytes)
+        raise ConfigError("the configuration is not UTF-8", line=text.count(b"\n", 0, why.start) + 1) from None
+    except yaml.MarkedYAMLError as why:
+        mark = why.problem_mark or why.context_mark
+        raise ConfigError(f"not YAML: {why.problem or why.context}", line=mark.line + 1 if mark else 0) from None
+    except yaml.reader.ReaderError as why:
+        line = text.count("\n", 0, why.position) + 1 if isinstance(text, str) else 0
+        raise ConfigError(f"not YAML: {why.reason}", line=line) from None
+    except RecursionError:
+        raise ConfigError(f"the configuration is nested deeper than {MAX_DEPTH} levels") from None
+    except (ValueError, OverflowError):
+        # A number or an escape in it that Python has no value for; which one, the parser doesn't say.
+        raise ConfigError("not YAML: a number or an escape is out of range") from None
+    if node is None:
+        raise ConfigError("the configuration is empty")
+    return node
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """Where in the file: for what a person is told."""
+
+    path: str
+    line: int
+    depth: int = 0
+
+    def wrong(self, message: str) -> ConfigError:
+        return ConfigError(message, path=self.path, line=self.line)
+
+
+class _Reader:
+    """Turns nodes into structs, by the types of their fields."""
+
+    def __init__(self, environ: Mapping[str, str], folder: Path | None) -> None:
+        self._environ = environ
+        self._folder = folder
+        self._nodes = 0
+        self._lines: dict[str, int] = {}
+
+    def line(self, path: str) -> int:
+        """The line of a dotted path, or of the nearest one around it that stands in the file."""
+        while path and path not in self._lines:
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
+        return self._lines.get(path, 0)
+
+    def read(self, node: yaml.Node, hint: Any, place: _Place) -> Any:
+        """One value of type `hint`. Raises ConfigError."""
+        self._nodes += 1
+        if self._nodes > MAX_NODES or place.depth > MAX_DEPTH:
+            raise place.wrong(f"the configuration has more than {MAX_NODES} values, or more than {MAX_DEPTH} levels")
+        self._lines[place.path] = place.line
+        if node.tag not in _TAGS:
+            raise place.wrong("YAML tags such as !!… are not taken here")
+        unit, hint = _unit(hint)
+        if _is_optional(hint):
+            if node.tag == _NULL:
+                return None
+            unit, hint = _unit(next(one for one in get_args(hint) if one is not types.NoneType))
+        if node.tag == _NULL:
+            raise place.wrong("has no value: give it one, or leave the key out")
+        if hint is SourceConfig:
+            return self._source(node, place)
+        if hint is Address:
+            return self._address(node, place)
+        if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+            return self._struct(self._mapping(node, place), hint, place)
+        origin = get_origin(hint)
+        if origin in (tuple, list, frozenset, Sequence):
+            return self._several(node, get_args(hint)[0], origin if origin is not Sequence else tuple, place)
+        if origin in (dict, Mapping):
+            entries = self._mapping(node, place)
+            return {key: self.read(value, get_args(hint)[1], at) for key, (value, at) in entries.items()}
+        return self._scalar(node, hint, unit, place)
+
+    def _struct(self, entries: Mapping[str, tuple[yaml.Node, _Place]], struct: type[Any], place: _Place, **given: Any) -> Any:
+        """A struct from a mapping's entries; `given` are fields that don't come from there."""
+        hints = get_type_hints(struct, include_extras=True)
+        fields = {_key(field.name, hints[field.name]): field for field in msgspec.structs.fields(struct)}
+        values = dict(given)
+        for key, (node, at) in entries.items():
+            field = fields.get(key)
+            if field is None or field.name in given:
+                raise at.wrong(
+                    _unknown(key, [name for name, one in fields.items() if one.name not in given], "there is no such key")
+                )
+            hint = hints[field.name]
+            if key != field.name:
+                value = self.read(node, Seconds, at)
+                values[field.name] = self._whole(value, at) if _unit(hint)[1] is int else value
+            else:
+                values[field.name] = self.read(node, hint, at)
+        for key, field in fields.items():
+            if field.required and field.name not in values:
+                raise place.wrong(f"{key} is missing")
+        try:
+            return struct(**values)
+        except ConfigError as why:
+            raise place.wrong(str(why)) from None
+        except (ValueError, TypeError) as why:
+            raise place.wrong(str(why)) from None
+
+    def _source(self, node: yaml.Node, place: _Place) -> SourceConfig:
+        """The keys of every source, and the rest by the type's own `Options`."""
+        entries = self._mapping(node, place)
+        own = {field.name for field in msgspec.structs.fields(SourceConfig)} - {"options"}
+        source: SourceConfig = self._struct(
+            {key: entry for key, entry in entries.items() if key in own}, SourceConfig, place, options=None
+        )
+        there = plugins.names("sources")
+        if source.type not in there:
+            raise entries["type"][1].wrong(_unknown(source.type, there, "there is no such type of source"))
+        options = plugins.load("sources", source.type).Options
+        hints = get_type_hints(options, include_extras=True)
+        known = own | {_key(name, hint) for name, hint in hints.items()}
+        rest = {key: entry for key, entry in entries.items() if key not in own}
+        for key, (_, at) in rest.items():
+            if key not in known:
+                raise at.wrong(_unknown(key, known, f"a source of type {source.type} has no such key"))
+        given = {name: getattr(source, name) for name in own & hints.keys()}
+        return msgspec.structs.replace(source, options=self._struct(rest, options, place, **given))
+
+    def _address(self, node: yaml.Node, place: _Place) -> Address:
+        text = self._scalar(node, str, "", place)
+        host, colon, port = text.rpartition(":")
+        bracketed = host.startswith("[") and host.endswith("]")
+        host = host[1:-1] if bracketed else host
+        if not colon or not host or (":" in host) != bracketed or not re.fullmatch(r"[A-Za-z0-9._:%-]+", host, re.ASCII):
+            raise place.wrong("wants an address with a port, such as 127.0.0.1:8470 or [::1]:8470")
+        if not re.fullmatch(r"\d{1,5}", port, re.ASCII) or int(port) > 65_535:
+            raise place.wrong("the port is not a number from 0 to 65535")
+        return Address(host, int(port))
+
+    def _several(self, node: yaml.Node, hint: Any, build: Callable[[Sequence[Any]], Any], place: _Place) -> Any:
+        """A list; a single value counts as a list of one, where the values are no mappings."""
+        if isinstance(node, yaml.SequenceNode):
+            values = [
+                self.read(one, hint, _Place(f"{place.path}[{number}]", one.start_mark.line + 1, place.depth + 1))
+                for number, one in enumerate(node.value)
+            ]
+        elif isinstance(node, yaml.ScalarNode):
+            values = [self.read(node, hint, place)]
+        else:
+            raise place.wrong("wants a list")
+        return build(values)
+
+    def _mapping(self, node: yaml.Node, place: _Place) -> dict[str, tuple[yaml.Node, _Place]]:
+        """A mapping's entries by key, merged ones (`<<`) behind its own."""
+        if not isinstance(node, yaml.MappingNode):
+            raise place.wrong("wants keys and values, one `key: value` a line")
+        entries: dict[str, tuple[yaml.Node, _Place]] = {}
+        merged: list[yaml.Node] = []
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            self._nodes += 1
+            if key.tag == _MERGE:
+                merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
+                continue
+            if not isinstance(key, yaml.ScalarNode):
+                raise _Place(place.path, line).wrong("a key is not text")
+            name = key.value
+            at = _Place(f"{place.path}.{name}" if place.path else name, line, place.depth + 1)
+            if name in entries:
+                raise at.wrong(f"is given twice, first in line {entries[name][1].line}")
+            entries[name] = (value, at)
+        for other in merged:
+            inner = _Place(place.path, other.start_mark.line + 1, place.depth + 1)
+            if self._nodes > MAX_NODES or inner.depth > MAX_DEPTH:
+                raise inner.wrong(f"the configuration has more than {MAX_NODES} values, or more than {MAX_DEPTH} levels")
+            for name, entry in self._mapping(other, inner).items():
+                entries.setdefault(name, entry)
+        return entries
+
+    def _scalar(self, node: yaml.Node, hint: Any, unit: str, place: _Place) -> Any:
+        """A text, a number, a truth value, in the form that `hint` and `unit` want."""
+        if not isinstance(node, yaml.ScalarNode):
+            raise place.wrong(f"wants {_WANTED.get(unit) or _WANTED.get(hint, 'one value')}")
+        value = _plain(node, place)
+        filled = False
+        if isinstance(value, str):
+            value, filled = self._filled(value, place)
+        if unit == "seconds" or unit == "bytes":
+            if isinstance(value, bool):
+                raise place.wrong(f"wants {_WANTED[unit]}")
+            try:
+                return parse_duration(value) if unit == "seconds" else parse_size(value)
+            except ValueError as why:
+                raise place.wrong(str(why)) from None
+        if hint is Secret:
+            return Secret(self._text(value, place))
+        if unit == "path":
+            return self._beside(self._text(value, place))
+        if hint is str:
+            return self._text(value, place)
+        if filled and hint in (bool, int, float):
+            value = _number(cast(str, value), place)
+        if hint is float and type(value) is int:
+            value = float(value)
+        if get_origin(hint) is Literal:
+            if value not in get_args(hint):
+                raise place.wrong(_unknown(str(value), [str(one) for one in get_args(hint)], "there is no such value"))
+            return value
+        if hint in (bool, int, float) and (type(value) is not hint or value in (math.inf, -math.inf) or value != value):
+            raise place.wrong(f"wants {_WANTED[hint]}")
+        try:
+            return msgspec.convert(value, hint)
+        except msgspec.ValidationError as why:
+            raise place.wrong(str(why)) from None
+
+    def _text(self, value: Any, place: _Place) -> str:
+        if not isinstance(value, str):
+            raise place.wrong("wants text: put quotes around it")
+        if _NO_TEXT.search(value):
+            raise place.wrong("holds a character that is none (NUL, or half of a surrogate pair)")
+        return value
+
+    def _whole(self, seconds: float, place: _Place) -> int:
+        if seconds != int(seconds):
+            raise place.wrong("wants whole seconds")
+        return int(seconds)
+
+    def _beside(self, text: str) -> str:
+        if not text or self._folder is None:
+            return text
+        return str(self._folder / text)
+
+    def _filled(self, text: str, place: _Place) -> tuple[str, bool]:
+        """The text with its `${NAME}` replaced, and whether there was one."""
+        filled = False
+
+        def value(match: re.Match[str]) -> str:
+            nonlocal filled
+            if match[0] == "$${":
+                return "${"
+            name = match["name"]
+            if name is None:
+                raise place.wrong("holds a ${ that no variable's name and } follow; a plain one is written $${")
+            if name not in self._environ:
+                raise place.wrong(f"the environment has no variable {name}")
+            filled = True
+            return self._environ[name]
+
+        return _VARIABLE.sub(value, text), filled
+
+
+_TAG = "tag:yaml.org,2002:"
+_NULL, _MERGE = f"{_TAG}null", f"{_TAG}merge"
+_TAGS = {_TAG + name for name in ("str", "int", "float", "bool", "null", "timestamp", "seq", "map")}
+_VARIABLE = re.compile(r"\$\$\{|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)\})?", re.ASCII)
+_NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
+_WANTED: dict[Any, str] = {
+    "seconds": "a duration such as 7d, 60s or 1h30m",
+    "bytes": "a size such as 256KiB or 20GiB",
+    "path": "a path",
+    str: "text",
+    Secret: "text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+}
+
+
+def _plain(node: yaml.ScalarNode, place: _Place) -> Any:
+    """A scalar's value as YAML reads it; a date stays text, since no setting is one."""
+    constructor = yaml.constructor.SafeConstructor()
+    text: str = node.value
+    try:
+        match node.tag.removeprefix(_TAG):
+            case "int":
+                return constructor.construct_yaml_int(node)
+            case "float":
+                return constructor.construct_yaml_float(node)
+            case "bool":
+                return constructor.construct_yaml_bool(node)
+    except (ValueError, KeyError, IndexError):
+        raise place.wrong("is not a number or a truth value, as its tag says") from None
+    return text
+
+
+def _number(text: str, place: _Place) -> Any:
+    """What a variable holds, where a number or a truth value is wanted."""
+    if text in ("true", "false"):
+        return text == "true"
+    if re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII):
+        return int(text)
+    if re.fullmatch(r"[+-]?\d{1,18}\.\d{1,18}", text, re.ASCII):
+        return float(text)
+    raise place.wrong("the variable holds no number, true or false")
+
+
+def _unit(hint: Any) -> tuple[str, Any]:
+    """A type's unit, if it has one, and the type without it."""
+    if get_origin(hint) is not Annotated:
+        return "", hint
+    extras = [one.extra for one in hint.__metadata__ if isinstance(one, msgspec.Meta) and one.extra]
+    unit = next((str(extra[UNIT]) for extra in extras if UNIT in extra), "")
+    return unit, (hint.__origin__ if unit else hint)
+
+
+def _is_optional(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType) and types.NoneType in get_args(hint)
+
+
+def _key(name: str, hint: Any) -> str:
+    """A field's key in the file: numbers that count seconds say so in the code (`expires_s`) and with their unit in the file."""
+    return name[:-2] if name.endswith("_s") and _unit(hint)[1] in (int, float) else name
+
+
+def _unknown(name: str, there: Iterable[str], what: str) -> str:
+    """What to say of a name that is not there. `what` begins the sentence; `name` itself may be a secret, and is not shown."""
+    near = get_close_matches(name, list(there), n=1)
+    meant = f"; did you mean {near[0]!r}?" if near else "."
+    return f"{what}{meant} There are: {', '.join(sorted(there))}"
+
+
+# --- what no single field can say ------------------------------------------------------------------------------------------
+
+
+def _check(config: Config, line: Callable[[str], int]) -> None:
+    """The settings must go together. Raises ConfigError."""
+
+    def refuse(path: str, message: str) -> None:
+        raise ConfigError(message, path=path, line=line(path))
+
+    if not config.listen:
+        refuse("listen", "wants at least one address")
+    if not config.sources:
+        refuse("sources", "there is nothing to watch: add a source")
+    _check_sources(config, refuse)
+    _check_auth(config, refuse)
+    for path, number in (("max_watchers", config.watch.max_watchers), ("max_streams", config.watch.max_streams)):
+        if number < 1:
+            refuse(f"watch.{path}", "must be at least 1")
+    if config.watch.max_buffer_bytes < 16 * 1024:
+        refuse("watch.max_buffer_bytes", "must be at least 16KiB: one object has to fit")
+    for path, seconds in (("bookmark_seconds", config.watch.bookmark_seconds), ("stall_timeout", config.watch.stall_timeout)):
+        if seconds < 0.1:
+            refuse(f"watch.{path}", "must be at least 0.1 seconds")
+    for number, origin in enumerate(config.cors):
+        if origin != "*" and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+", origin, re.ASCII):
+            refuse(f"cors[{number}]", 'wants an origin such as https://portal.example.org, without a path, or "*"')
+
+
+def _renamed(config: Config) -> Config:
+    """Old names of keys become today's, so that nobody else has to know them."""
+    keystone = config.auth.keystone
+    if keystone is None or not (keystone.tenant_name or keystone.tenant_id):
+        return config
+    keystone = msgspec.structs.replace(
+        keystone,
+        project_name=keystone.project_name or keystone.tenant_name,
+        project_id=keystone.project_id or keystone.tenant_id,
+        tenant_name="",
+        tenant_id="",
+    )
+    return msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, keystone=keystone))
+
+
+def _check_sources(config: Config, refuse: Callable[[str, str], None]) -> None:
+    seen: set[str] = set()
+    default = False
+    for number, source in enumerate(config.sources):
+        at = f"sources[{number}]"
+        # A label's value in Kubernetes, and a segment of a path.
+        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", source.name, re.ASCII):
+            refuse(f"{at}.name", "wants at most 63 letters, digits, dots, dashes and underscores, a letter or digit at each end")
+        if source.name in seen:
+            refuse(f"{at}.name", "another source has this name")
+        seen.add(source.name)
+        if source.default and default:
+            refuse(f"{at}.default", "another source is the default one already")
+        default = default or source.default
+
+
+def _check_auth(config: Config, refuse: Callable[[str, str], None]) -> None:
+    auth = config.auth
+    listens = {f"listen[{number}]": one for number, one in enumerate(config.listen)}
+    if config.faces.weaas:
+        listens |= {f"faces.weaas.listen[{number}]": one for number, one in enumerate(config.faces.weaas.listen)}
+    open_to_others = [path for path, one in listens.items() if not one.loopback]
+    for path in open_to_others:
+        if auth.mode == "none":
+            refuse(path, "other machines can reach this, and auth.mode is none: listen on 127.0.0.1, or set auth.mode")
+        if not config.tls and not config.allow_insecure:
+            refuse(path, "tokens would travel in plain http: set tls, listen on 127.0.0.1, or say allow_insecure: true")
+    if auth.mode == "tokens" and not auth.tokens:
+        refuse("auth.tokens", "mode is tokens, and there is none")
+    if auth.mode == "keystone":
+        _check_keystone(auth.keystone, refuse)
+    texts: set[str] = set()
+    names: set[str] = set()
+    for number, one in enumerate(auth.tokens):
+        text = one.token.reveal()
+        if len(text) < SHORTEST_TOKEN or not re.fullmatch(r"[!-~]+", text, re.ASCII):
+            refuse(f"auth.tokens[{number}].token", f"wants at least {SHORTEST_TOKEN} printable characters without spaces")
+        if text in texts:
+            refuse(f"auth.tokens[{number}].token", "is another caller's token too")
+        if one.name in names or not one.name:
+            refuse(f"auth.tokens[{number}].name", "wants a name of its own")
+        texts.add(text)
+        names.add(one.name)
+
+
+def _check_keystone(keystone: Keystone | None, refuse: Callable[[str, str], None]) -> None:
+    at = "auth.keystone"
+    if keystone is None:
+        refuse(at, "mode is keystone: say where it is (auth_url), or which cloud of clouds.yaml (cloud)")
+        return
+    if not keystone.auth_url and not keystone.cloud:
+        refuse(at, "wants auth_url, or a cloud of clouds.yaml")
+    if keystone.auth_url and not re.match(r"https?://[^/]", keystone.auth_url):
+        refuse(f"{at}.auth_url", "wants an address such as https://keystone:5000/v3")
+    if keystone.tenant_name and keystone.project_name:
+        refuse(f"{at}.tenant_name", "is an older name of project_name: give one of them")
+    if keystone.tenant_id and keystone.project_id:
+        refuse(f"{at}.tenant_id", "is an older name of project_id: give one of them")
+    if keystone.cloud:
+        return
+    if keystone.application_credential_id or keystone.application_credential_name:
+        if not keystone.application_credential_secret:
+            refuse(at, "wants application_credential_secret")
+    elif not (keystone.username or keystone.user_id) or not keystone.password:
+        refuse(at, "wants username and password, an application credential, or a cloud of clouds.yaml")
+
+
+# --- showing ---------------------------------------------------------------------------------------------------------------
+
+
+def show(config: Config) -> str:
+    """The settings as YAML, defaults included, secrets as `***`."""
+    text: str = yaml.safe_dump(_shown(config, Config), sort_keys=False, allow_unicode=True, width=130)
+    return text
+
+
+def _shown(value: Any, hint: Any) -> Any:
+    """One value in plain types, in the form that `load` takes."""
+    unit, hint = _unit(hint)
+    if isinstance(value, Secret) or value is None:
+        return None if value is None else str(value)
+    if isinstance(value, Address):
+        return str(value)
+    if isinstance(value, SourceConfig):
+        own = {name: one for name, one in _fields(value).items() if name != "options"}
+        return {**own, **{name: one for name, one in _fields(value.options).items() if name not in own}}
+    if isinstance(value, msgspec.Struct):
+        return _fields(value)
+    if isinstance(value, tuple | list | frozenset):
+        inner = get_args(hint)[0] if get_args(hint) else Any
+        return [_shown(one, inner) for one in value]
+    if isinstance(value, dict):
+        return {key: _masked(key, _shown(one, Any)) for key, one in value.items()}
+    if unit == "seconds":
+        return show_duration(value)
+    if unit == "bytes":
+        return show_size(value)
+    return without_password(value) if isinstance(value, str) else value
+
+
+def _fields(struct: msgspec.Struct) -> dict[str, Any]:
+    hints = get_type_hints(type(struct), include_extras=True)
+    shown: dict[str, Any] = {}
+    for field in msgspec.structs.fields(struct):
+        key = _key(field.name, hints[field.name])
+        value = _shown(getattr(struct, field.name), Seconds if key != field.name else hints[field.name])
+        if value is not None and (value != "" or field.default):
+            shown[key] = _masked(key, value)
+    return shown
+
+
+def _masked(key: str, value: Any) -> Any:
+    """A plug may keep a password as a plain text: its key gives it away."""
+    return MASK if isinstance(value, str) and value and _SECRET_KEY.search(key) else value
+
+
+_SECRET_KEY = re.compile(r"password|passwd|passphrase|secret|token$", re.IGNORECASE)
