@@ -104,8 +104,15 @@ class Identity(msgspec.Struct, frozen=True):
 class Authenticator(Protocol):
     """Turns a token into an identity."""
 
+    on_forget: list[Callable[[], None]]
+    """Called after each `forget`: who holds streams open asks again."""
+
     async def identify(self, token: str) -> Identity:
         """Raises Unauthenticated, IdentityUnavailable."""
+        ...
+
+    async def recheck(self, token: str) -> Identity:
+        """For open streams, once a minute: the same, from a verdict of at most half its life. Raises the same."""
         ...
 
     def forget(self, *, user: str = "", project: str = "") -> None:

@@ -1,0 +1,416 @@
+"""A Keystone (Identity v3) on 127.0.0.1: users, projects, roles, tokens and their ends, and everything that can go wrong.
+
+It answers what `clients/keystone.py`, keystoneauth and the openstack command ask to get a token and to validate one, over real
+HTTP. Roles are looked up when a token is validated, as with Fernet tokens. Time is the clock it is given, in `Date` too.
+https://docs.openstack.org/api-ref/identity/v3/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import ssl
+from collections import Counter
+from email.utils import formatdate
+from typing import Any, Literal
+
+import msgspec
+from aiohttp import web
+
+from vedette.kit.clock import Clock, rfc3339_us
+
+Target = tuple[Literal["project", "domain", "system", ""], str]
+"""What a token or a role is for: ("project", id), ("domain", id), ("system", "all"), ("", "") for no scope."""
+
+NOTHING: Target = ("", "")
+
+
+class User(msgspec.Struct):
+    id: str
+    name: str
+    password: str
+    domain: str
+    enabled: bool = True
+
+
+class Project(msgspec.Struct):
+    id: str
+    name: str
+    domain: str
+    enabled: bool = True
+
+
+class ApplicationCredential(msgspec.Struct):
+    id: str
+    name: str
+    secret: str
+    user: str
+    project: str
+    roles: frozenset[str]
+    access_rules: bool = False
+    """Good for some requests of some services only: validating asks for a header that shows the asker knows about it."""
+
+
+class Token(msgspec.Struct):
+    user: str
+    target: Target
+    issued_at: int
+    expires_at: int
+    methods: list[str]
+    credential: str = ""
+    revoked: bool = False
+
+
+class FakeKeystone:
+    """`async with FakeKeystone(clock) as keystone: … keystone.url …`. What it holds is in plain attributes: look, change."""
+
+    def __init__(self, clock: Clock, *, tls: ssl.SSLContext | None = None) -> None:
+        self._clock = clock
+        self._tls = tls
+        self._runner: web.AppRunner | None = None
+        self._port = 0
+        self._news = asyncio.Condition()
+        self.domains = {"default": "Default"}
+        self.users: dict[str, User] = {}
+        self.projects: dict[str, Project] = {}
+        self.grants: set[tuple[str, str, Target]] = set()
+        """(user id, role name, target)"""
+        self.credentials: dict[str, ApplicationCredential] = {}
+        self.tokens: dict[str, Token] = {}
+        self.seconds = 3600.0
+        """How long new tokens live."""
+        self.admin_project = ""
+        """The id of the admin project, where the cloud names one (`[resource] admin_project_name`)."""
+        # faults
+        self.fault = 0
+        """Answer everything with this status."""
+        self.garbage = b""
+        """Answer everything with this body."""
+        self.latency = 0.0
+        """Seconds of the clock before anything is answered."""
+        self.held: asyncio.Event | None = None
+        """Nothing is answered before it is set."""
+        self.requests: Counter[str] = Counter()
+        """`GET /v3/auth/tokens` → how often it came in, whatever was answered."""
+
+    # --- running
+
+    async def start(self) -> None:
+        """Listen; at the same port as before, if there was one."""
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._tls, reuse_address=True)
+        await site.start()
+        self._port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Be down: connections are cut, new ones refused."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def __aenter__(self) -> FakeKeystone:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def root(self) -> str:
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}"
+
+    @property
+    def url(self) -> str:
+        return f"{self.root}/v3"
+
+    @property
+    def validations(self) -> int:
+        return self.requests["GET /v3/auth/tokens"]
+
+    @property
+    def logins(self) -> int:
+        return self.requests["POST /v3/auth/tokens"]
+
+    async def asked(self, what: str, times: int = 1) -> None:
+        """Return when this has come in so often, e.g. `GET /v3/auth/tokens`."""
+        async with self._news:
+            await self._news.wait_for(lambda: self.requests[what] >= times)
+
+    # --- the cloud
+
+    def add_user(self, name: str, password: str = "", *, domain: str = "default") -> str:
+        """Its id."""
+        user = User(secrets.token_hex(16), name, password or secrets.token_urlsafe(16), domain)
+        self.users[user.id] = user
+        return user.id
+
+    def add_project(self, name: str, *, domain: str = "default") -> str:
+        """Its id."""
+        project = Project(secrets.token_hex(16), name, domain)
+        self.projects[project.id] = project
+        return project.id
+
+    def grant(self, user: str, role: str, *, project: str = "", domain: str = "", system: bool = False) -> None:
+        self.grants.add((user, role, _target(project, domain, system)))
+
+    def ungrant(self, user: str, role: str, *, project: str = "", domain: str = "", system: bool = False) -> None:
+        self.grants.discard((user, role, _target(project, domain, system)))
+
+    def add_credential(
+        self, user: str, project: str, *, name: str = "app", roles: frozenset[str] | None = None, access_rules: bool = False
+    ) -> ApplicationCredential:
+        """An application credential with some of the user's roles (all, unless said)."""
+        has = self._roles(user, ("project", project))
+        made = ApplicationCredential(
+            secrets.token_hex(16),
+            name,
+            secrets.token_urlsafe(24),
+            user,
+            project,
+            has if roles is None else roles & has,
+            access_rules,
+        )
+        self.credentials[made.id] = made
+        return made
+
+    def issue(
+        self,
+        user: str,
+        *,
+        project: str = "",
+        domain: str = "",
+        system: bool = False,
+        seconds: float | None = None,
+        credential: str = "",
+    ) -> str:
+        """A token, without asking for a password; no scope: an unscoped one."""
+        return self._issue(user, _target(project, domain, system), ["password"], credential, seconds)
+
+    def revoke(self, token: str) -> None:
+        self.tokens[token].revoked = True
+
+    def revoke_all(self) -> None:
+        """As after a rotation of keys that went wrong: no token is known any more."""
+        for token in self.tokens.values():
+            token.revoked = True
+
+    def _issue(self, user: str, target: Target, methods: list[str], credential: str = "", seconds: float | None = None) -> str:
+        now = self._clock.now_us()
+        life = self.seconds if seconds is None else seconds
+        # As long as a Fernet token, and with its first characters.
+        text = "gAAAAAB" + secrets.token_urlsafe(150)
+        self.tokens[text] = Token(user, target, now, now + round(life * 1_000_000), methods, credential)
+        return text
+
+    def _roles(self, user: str, target: Target) -> frozenset[str]:
+        return frozenset(role for who, role, where in self.grants if who == user and where == target)
+
+    def _roles_of(self, token: Token) -> frozenset[str]:
+        has = self._roles(token.user, token.target)
+        return has & self.credentials[token.credential].roles if token.credential else has
+
+    def _valid(self, text: str) -> Token | None:
+        token = self.tokens.get(text)
+        if token is None or token.revoked or self._clock.now_us() >= token.expires_at or not self._can_have(token):
+            return None
+        return token
+
+    def _can_have(self, token: Token) -> bool:
+        user = self.users.get(token.user)
+        if user is None or not user.enabled:
+            return False
+        if token.credential and token.credential not in self.credentials:
+            return False
+        kind, id_ = token.target
+        if kind == "project" and not (id_ in self.projects and self.projects[id_].enabled):
+            return False
+        # Without a role there, there is no token for it.
+        return not kind or bool(self._roles_of(token))
+
+    # --- answers
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        async with self._news:
+            self.requests[f"{request.method} {request.path}"] += 1
+            self._news.notify_all()
+        body = await request.read()
+        if self.held is not None:
+            await self.held.wait()
+        if self.latency:
+            await self._clock.sleep(self.latency)
+        if self.fault:
+            response = _error(self.fault, "The server is out of order")
+        elif self.garbage:
+            response = web.Response(body=self.garbage, content_type="application/json")
+        else:
+            response = self._routed(request, body)
+        response.headers["Date"] = formatdate(self._clock.now_us() / 1_000_000, usegmt=True)
+        response.headers["x-openstack-request-id"] = f"req-{secrets.token_hex(16)}"
+        return response
+
+    def _routed(self, request: web.Request, body: bytes) -> web.Response:
+        path = request.path.rstrip("/")
+        if path == "":
+            return _json(300, {"versions": {"values": [self._version()]}})
+        if path == "/v3":
+            return _json(200, {"version": self._version()})
+        if path == "/v3/auth/tokens" and request.method == "POST":
+            return self._login(body, catalog="nocatalog" not in request.query)
+        if path == "/v3/auth/tokens" and request.method in ("GET", "HEAD", "DELETE"):
+            return self._look(request)
+        return _error(404, "The resource could not be found.")
+
+    def _version(self) -> dict[str, Any]:
+        return {
+            "id": "v3.14",
+            "status": "stable",
+            "updated": "2020-04-07T00:00:00Z",
+            "links": [{"rel": "self", "href": f"{self.url}/"}],
+            "media-types": [{"base": "application/json", "type": "application/vnd.openstack.identity-v3+json"}],
+        }
+
+    def _look(self, request: web.Request) -> web.Response:
+        asker = self._valid(request.headers.get("X-Auth-Token", ""))
+        if asker is None:
+            return _error(401, "The request you have made requires authentication.")
+        subject = request.headers.get("X-Subject-Token", "")
+        own = subject == request.headers.get("X-Auth-Token")
+        if not own and not self._roles_of(asker) & {"admin", "service"}:
+            return _error(403, "You are not authorized to perform the requested action: identity:validate_token.")
+        token = self._valid(subject)
+        if token is not None and token.credential and self.credentials[token.credential].access_rules:
+            token = token if "OpenStack-Identity-Access-Rules" in request.headers else None
+        if token is None:
+            # Real ones repeat the token here.
+            return _error(404, f"Could not find token: {subject}.")
+        if request.method == "DELETE":
+            token.revoked = True
+            return web.Response(status=204)
+        return self._told(200, subject, token, catalog="nocatalog" not in request.query)
+
+    def _told(self, status: int, text: str, token: Token, *, catalog: bool) -> web.Response:
+        user = self.users[token.user]
+        kind, id_ = token.target
+        body: dict[str, Any] = {
+            "methods": token.methods,
+            "user": {"id": user.id, "name": user.name, "domain": self._domain(user.domain), "password_expires_at": None},
+            "audit_ids": [secrets.token_urlsafe(16)],
+            "issued_at": rfc3339_us(token.issued_at),
+            "expires_at": rfc3339_us(token.expires_at),
+        }
+        if kind:
+            body["roles"] = [{"id": f"role-{role}", "name": role} for role in sorted(self._roles_of(token))]
+        if kind == "project":
+            project = self.projects[id_]
+            body |= {"project": {"id": id_, "name": project.name, "domain": self._domain(project.domain)}, "is_domain": False}
+            if self.admin_project:
+                body["is_admin_project"] = id_ == self.admin_project
+        elif kind == "domain":
+            body["domain"] = self._domain(id_)
+        elif kind == "system":
+            body["system"] = {"all": True}
+        if token.credential:
+            credential = self.credentials[token.credential]
+            body["application_credential"] = {"id": credential.id, "name": credential.name, "restricted": True}
+        if catalog and kind:
+            endpoint = {
+                "id": "identity-public",
+                "interface": "public",
+                "region": "RegionOne",
+                "region_id": "RegionOne",
+                "url": self.url,
+            }
+            body["catalog"] = [{"id": "identity", "type": "identity", "name": "keystone", "endpoints": [endpoint]}]
+        response = _json(status, {"token": body})
+        response.headers["X-Subject-Token"] = text
+        return response
+
+    def _domain(self, id_: str) -> dict[str, str]:
+        return {"id": id_, "name": self.domains.get(id_, id_)}
+
+    def _login(self, body: bytes, *, catalog: bool) -> web.Response:
+        try:
+            auth = msgspec.json.decode(body)["auth"]
+            (method,) = auth["identity"]["methods"]
+            given = auth["identity"][method]
+            scope = auth.get("scope", {})
+            target: Target | None
+            if method == "password":
+                user = self._user(given["user"])
+                good = user is not None and user.password == given["user"]["password"]
+                target, credential = self._scope(scope), ""
+            elif method == "token":
+                old = self._valid(given["id"])
+                user = self.users[old.user] if old is not None else None
+                good, target, credential = old is not None, self._scope(scope), ""
+            elif method == "application_credential":
+                found = self._credential(given)
+                if scope:
+                    return _error(401, "Application credentials cannot request a scope.")
+                user = self.users.get(found.user) if found is not None else None
+                good = found is not None and found.secret == given["secret"]
+                target = ("project", found.project) if found is not None else NOTHING
+                credential = found.id if found is not None else ""
+            else:
+                return _error(401, f"Attempted to authenticate with an unsupported method: {method}.")
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+            return _error(400, "The request body could not be understood.")
+        now = self._clock.now_us()
+        if user is None or not good or target is None:
+            return _error(401, "The request you have made requires authentication.")
+        if not self._can_have(Token(user.id, target, now, now, [], credential)):
+            return _error(401, "The request you have made requires authentication.")
+        text = self._issue(user.id, target, [method], credential)
+        return self._told(201, text, self.tokens[text], catalog=catalog)
+
+    def _user(self, given: dict[str, Any]) -> User | None:
+        if "id" in given:
+            return self.users.get(given["id"])
+        domain = self._domain_id(given["domain"])
+        return next((user for user in self.users.values() if user.name == given["name"] and user.domain == domain), None)
+
+    def _credential(self, given: dict[str, Any]) -> ApplicationCredential | None:
+        if "id" in given:
+            return self.credentials.get(given["id"])
+        user = self._user(given["user"])
+        every = self.credentials.values()
+        return next((one for one in every if user is not None and one.user == user.id and one.name == given["name"]), None)
+
+    def _domain_id(self, given: dict[str, Any]) -> str:
+        return str(given["id"]) if "id" in given else next((i for i, name in self.domains.items() if name == given["name"]), "")
+
+    def _scope(self, scope: dict[str, Any]) -> Target | None:
+        """None: it names something that isn't there."""
+        if not scope:
+            return NOTHING
+        if scope.get("system", {}).get("all"):
+            return ("system", "all")
+        if "domain" in scope:
+            domain = self._domain_id(scope["domain"])
+            return ("domain", domain) if domain in self.domains else None
+        wanted = scope["project"]
+        if "id" in wanted:
+            return ("project", wanted["id"])
+        domain = self._domain_id(wanted["domain"])
+        ids = (one.id for one in self.projects.values() if one.name == wanted["name"] and one.domain == domain)
+        id_ = next(ids, None)
+        return ("project", id_) if id_ is not None else None
+
+
+def _target(project: str, domain: str, system: bool) -> Target:
+    if project:
+        return ("project", project)
+    if domain:
+        return ("domain", domain)
+    return ("system", "all") if system else NOTHING
+
+
+def _json(status: int, body: dict[str, Any]) -> web.Response:
+    return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")
+
+
+def _error(status: int, message: str) -> web.Response:
+    return _json(status, {"error": {"code": status, "title": "Error", "message": message}})
