@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
@@ -347,7 +347,7 @@ class VedetteClient:
 
     # --- lists ---
 
-    async def pages(self, target: Target, *, form: Form = "json") -> AsyncIterator[Page]:
+    async def pages(self, target: Target, *, form: Form = "json") -> AsyncGenerator[Page, None]:
         """The selected objects, all as of the first page's revision."""
         query = {**target.query(), "limit": str(PAGE)}
         while True:
@@ -368,7 +368,7 @@ class VedetteClient:
 
     # --- watch ---
 
-    async def watch(self, target: Target, *, form: Form = "json", since: int = 0) -> AsyncIterator[News]:
+    async def watch(self, target: Target, *, form: Form = "json", since: int = 0) -> AsyncGenerator[News, None]:
         """The state, then every change, for as long as one iterates; with `since` only what came after that revision.
 
         Raises what the first request raises; later only what no waiting mends (rights gone, kind gone).
@@ -513,7 +513,7 @@ class VedetteClient:
 
     async def events(
         self, query: Mapping[str, str], *, after: int | None = None, since: str = "", follow: bool = True
-    ) -> AsyncIterator[EventNews]:
+    ) -> AsyncGenerator[EventNews, None]:
         """CloudEvents after a revision (0: all there are), since a time (RFC 3339, or `15m`), or from now.
 
         `query`: type, source, project, kind, id. Without `follow` it ends with the newest.
@@ -608,7 +608,11 @@ class VedetteClient:
 
     async def _refused(self, response: aiohttp.ClientResponse) -> NoReturn:
         """Raise what an answer other than 200 means."""
-        body = await response.content.read(65_536)
+        body = b""
+        async for part in response.content.iter_any():
+            body += part
+            if len(body) > 65_536:
+                break
         try:
             status = msgspec.json.decode(body, type=_Status)
         except msgspec.DecodeError:

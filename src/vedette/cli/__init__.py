@@ -1,0 +1,46 @@
+"""The command line: words come in, one function of a room below is called, lines go out.
+
+Each file holds the commands of one subject; what they share is in reach.py (which server, which token), show.py (tables, colours)
+and errors.py (exit codes). Exit codes: 0 well, 1 failed, 2 wrong words or a wrong configuration.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from vedette.cli import access, doctor, events, objects, service
+from vedette.cli.errors import OneLineErrors
+
+HELP = """Makes an OpenStack cloud watchable, and able to react.
+
+To see it live: `vedette demo`, and in another shell `vedette watch port`.
+
+Client commands find the server by --server or VEDETTE_URL (default http://127.0.0.1:8470), and a token by VEDETTE_TOKEN,
+OS_TOKEN, the OS_* variables or clouds.yaml (OS_CLOUD).
+"""
+
+app = typer.Typer(
+    name="vedette",
+    cls=OneLineErrors,
+    help=HELP,
+    no_args_is_help=True,
+    # A traceback with local variables would show tokens; `--debug` gives Python's own.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def options(
+    debug: bool = typer.Option(False, "--debug", envvar="VEDETTE_DEBUG", help="Show tracebacks of errors."),
+) -> None:
+    """Options of every command; `--debug` is looked at in errors.py."""
+
+
+for _commands in (service, objects, events, access, doctor):
+    _commands.add_to(app)
+
+
+def main() -> None:
+    """The entry point of the `vedette` command."""
+    app()

@@ -1,0 +1,6 @@
+"""tbd"""
+
+import typer
+
+
+def add_to(app: typer.Typer) -> None: ...
