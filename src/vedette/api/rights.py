@@ -58,7 +58,7 @@ class Rights:
                 await asyncio.wait_for(held.now.wait(), self._every)
             held.now.clear()
             try:
-                identity = await self._authenticator.identify(held.token)
+                identity = await self._authenticator.recheck(held.token)
             except (Unauthenticated, IdentityUnavailable):
                 # Keystone down: the authenticator itself lets known tokens live on for a while; past that, deny.
                 self._end(held)

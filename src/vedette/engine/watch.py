@@ -383,6 +383,8 @@ class Hub:
         self._woken = asyncio.Event()
         self._ahead: set[Watcher] = set()
         """Watchers that wait for `position` to come up to theirs."""
+        self._left = asyncio.Event()
+        """Set when a watch has ended."""
         self._closing = False
         self._stop_following: Callable[[], None] | None = None
         self._delivered = telemetry.counter("watch_events_total", "Events written to watchers, one per event and watcher")
@@ -425,6 +427,12 @@ class Hub:
         self._closing = True
         for watcher in self._watchers:
             watcher.end(Ended.SHUTDOWN)
+
+    async def emptied(self) -> None:
+        """Return when no watch is open."""
+        while self._watchers:
+            self._left.clear()
+            await self._left.wait()
 
     def end(self, owner: str, why: Ended) -> None:
         """End all watches of one token."""
@@ -493,6 +501,7 @@ class Hub:
         finally:
             self._leave(watcher)
             self._watchers.discard(watcher)
+            self._left.set()
 
     async def send(self, watcher: Watcher, data: bytes) -> None:
         """Write at the socket's own pace, in pieces that keep the buffer bounded. Ends the watch when nothing moves."""

@@ -53,7 +53,10 @@ def routes(needs: Needs) -> list[web.RouteDef]:
 
     async def ticket(request: web.Request) -> web.Response:
         """One ticket, good for one `GET /v1/events?ticket=…` within half a minute: a browser's EventSource sends no headers."""
-        issued = needs.tickets.issue(request[IDENTITY], request[TOKEN])
+        issued = {
+            "ticket": needs.tickets.issue(request[IDENTITY], request[TOKEN]),
+            "expiresAt": rfc3339_us(needs.clock.now_us() + int(needs.tickets.life_seconds * 1_000_000)),
+        }
         return web.Response(status=201, body=msgspec.json.encode(issued) + b"\n", content_type="application/json")
 
     return [

@@ -1,0 +1,271 @@
+"""Builds everything from the configuration, once, and runs it. The only room that knows every concrete class.
+
+No behaviour lives here: what is built is handed to each other, started, watched over, and stopped in the right order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from vedette import plugins
+from vedette.api.auth import (
+    KeystoneAuthenticator,
+    NoneAuthenticator,
+    StaticToken,
+    TokensAuthenticator,
+    drop_verdicts,
+)
+from vedette.api.rights import Rights
+from vedette.api.server import Needs, Server, bare, build, reloading_context
+from vedette.api.tickets import Tickets
+from vedette.clients.keystone import Keystone, credentials
+from vedette.compat import weaas
+from vedette.config import Config
+from vedette.config import Keystone as KeystoneSettings
+from vedette.config import SourceConfig as SourceSettings
+from vedette.engine.ingest import Ingest
+from vedette.engine.retention import Keep, Retention
+from vedette.engine.watch import Hub, Limits
+from vedette.errors import CannotStart, ConfigError
+from vedette.kit.clock import Clock, SystemClock
+from vedette.kit.tasks import cancel, keep_running
+from vedette.kit.telemetry import Telemetry
+from vedette.ports import Appended, Authenticator, Source, Store
+from vedette.store.memory import MemoryStore
+from vedette.store.sqlite import SqliteStore
+
+log = logging.getLogger("vedette.app")
+
+GRACE_SECONDS = 10.0
+"""How long open streams get to end after SIGTERM."""
+
+
+class Service:
+    """Everything that runs, built and not yet started. No global state: two can live in one process."""
+
+    def __init__(self, config: Config, *, clock: Clock | None = None) -> None:
+        self.config = config
+        self.clock = clock or SystemClock()
+        self.telemetry = Telemetry()
+        self.addresses: list[tuple[str, int]] = []
+        """Where the main listener is, once started (port 0 was given one)."""
+        self.face_addresses: dict[str, list[tuple[str, int]]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._servers: list[Server] = []
+        self._store: Store | None = None
+        self._hub: Hub | None = None
+        self._keystone: Keystone | None = None
+        self.failed: asyncio.Future[None] | None = None
+        """Done with an error when a part can't go on without a person."""
+
+    async def start(self) -> None:
+        """Raises CannotStart, ConfigError, OSError; then nothing is left running."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        config, clock, telemetry = self.config, self.clock, self.telemetry
+        _raise_open_files(config.watch.max_watchers)
+        self.failed = asyncio.get_running_loop().create_future()
+        kinds = plugins.kinds()
+        store: Store
+        if config.data_dir:
+            store = await SqliteStore.open(Path(config.data_dir), clock)
+        else:
+            store = MemoryStore(clock)
+        self._store = store
+        sources = [_source(one, clock, telemetry) for one in config.sources]
+        authenticator, self._keystone = _authenticator(config, clock, telemetry)
+        ingest = Ingest(store, kinds, telemetry, {one.name: one.drop for one in config.sources})
+        hub = self._hub = Hub(
+            store,
+            Limits(
+                bookmark_seconds=config.watch.bookmark_seconds,
+                max_watchers=config.watch.max_watchers,
+                max_buffer_bytes=config.watch.max_buffer_bytes,
+                stall_timeout=config.watch.stall_timeout,
+            ),
+            telemetry,
+        )
+        rights = Rights(authenticator, clock)
+        authenticator.on_forget.append(rights.look_now)
+        store.follow(lambda appended: _drop_verdicts(authenticator, appended))
+        _store_metrics(store, telemetry)
+        retention = Retention(
+            store, Keep(max_age=config.retention.max_age, max_bytes=config.retention.max_bytes), clock, telemetry
+        )
+        needs = Needs(
+            store=store,
+            hub=hub,
+            kinds=kinds,
+            clock=clock,
+            telemetry=telemetry,
+            rights=rights,
+            tickets=Tickets(clock),
+            sources=lambda: [source.status() for source in sources],
+            source_names=tuple(one.name for one in config.sources),
+            default_source=_default_source(config),
+            cors=tuple(config.cors),
+            hosts=_hosts(config) if config.auth.mode == "none" else None,
+            max_streams=config.watch.max_streams,
+        )
+        self._spawn("watch", partial(keep_running, "watch", hub.run))
+        self._spawn("retention", partial(keep_running, "retention", retention.run))
+        await asyncio.sleep(0)  # the hub follows from here on: nothing is appended before
+        await self._listen(needs, authenticator)
+        for source in sources:
+            self._spawn(f"source {source.name}", partial(source.run, ingest.offer))
+
+    async def _listen(self, needs: Needs, authenticator: Authenticator) -> None:
+        config = self.config
+        open_to_all = config.auth.mode == "none"
+        tls = reloading_context(Path(config.tls.cert), Path(config.tls.key)) if config.tls else None
+        face = config.faces.weaas
+        endpoints = weaas.read_config(Path(face.config) if face and face.config else None, needs.kinds)
+        faces = weaas.routes(needs, endpoints, open_to_all=open_to_all)
+        in_path = weaas.path_token(endpoints)
+        app = build(needs, authenticator, faces=faces, path_token=in_path)
+        server = Server(app, listen=[(one.host, one.port) for one in config.listen], tls=tls)
+        self._servers.append(server)
+        await server.start()
+        self.addresses = server.addresses
+        if face and face.listen:
+            old = Server(
+                bare(needs, authenticator, routes=weaas.routes(needs, endpoints, open_to_all=open_to_all), path_token=in_path),
+                listen=[(one.host, one.port) for one in face.listen],
+                tls=tls,
+            )
+            self._servers.append(old)
+            await old.start()
+            self.face_addresses["weaas"] = old.addresses
+
+    def _spawn(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        async def watched() -> None:
+            try:
+                await work()
+            except (CannotStart, ConfigError) as why:
+                log.error("%s can't go on: %s", name, why)
+                if self.failed is not None and not self.failed.done():
+                    self.failed.set_exception(why)
+
+        self._tasks.append(asyncio.create_task(watched(), name=name))
+
+    async def wait(self, stopping: asyncio.Event) -> None:
+        """Until it is asked to stop. Raises what a part can't go on from."""
+        assert self.failed is not None, "not started"
+        asked = asyncio.ensure_future(stopping.wait())
+        either: set[asyncio.Future[Any]] = {asked, self.failed}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if self.failed.done():
+            self.failed.result()
+
+    async def stop(self) -> None:
+        """Sources first (nothing new), then the streams (each ends with its last chunk), the listeners, the store."""
+        sources = [task for task in self._tasks if task.get_name().startswith("source ")]
+        others = [task for task in self._tasks if task not in sources]
+        await cancel(*sources)
+        if self._hub is not None:
+            self._hub.close()
+            with suppress(TimeoutError):  # whoever does not end by then is cut with its connection
+                await asyncio.wait_for(self._hub.emptied(), GRACE_SECONDS)
+        for server in self._servers:
+            await server.stop()
+        await cancel(*others)
+        if self._keystone is not None:
+            await self._keystone.close()
+        if self._store is not None:
+            await self._store.close()
+        if self.failed is not None and self.failed.done() and not self.failed.cancelled():
+            self.failed.exception()  # seen
+
+
+async def serve(config: Config, *, ready: Callable[[Service], None] = lambda _service: None) -> None:
+    """Run until SIGTERM or SIGINT. Raises CannotStart when a part can't go on without a person."""
+    service = Service(config)
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await service.start()
+    try:
+        ready(service)
+        await service.wait(stopping)
+        log.info("stopping: streams end, the store is closed")
+    finally:
+        await service.stop()
+
+
+def _source(one: SourceSettings, clock: Clock, telemetry: Telemetry) -> Source:
+    source: Source = plugins.load("sources", one.type).build(one.options, clock=clock, telemetry=telemetry)
+    return source
+
+
+def _default_source(config: Config) -> str:
+    marked = [one.name for one in config.sources if one.default]
+    if marked:
+        return marked[0]
+    return config.sources[0].name if len(config.sources) == 1 else ""
+
+
+def _drop_verdicts(authenticator: Authenticator, appended: Sequence[Appended]) -> None:
+    """Keystone announced that a role, a user or a project changed: whoever is concerned is judged anew."""
+    for one in appended:
+        if one.entry.notice.event_type.startswith("identity."):
+            drop_verdicts(authenticator, one.entry.notice)
+
+
+def _hosts(config: Config) -> frozenset[str]:
+    return frozenset({"localhost", "127.0.0.1", "::1"} | {one.host for one in config.listen})
+
+
+def _store_metrics(store: Store, telemetry: Telemetry) -> None:
+    telemetry.gauge("log_head_revision", "Revision of the newest entry").set_function(lambda: store.head)
+    telemetry.gauge("log_oldest_revision", "The oldest revision one may follow from").set_function(lambda: store.oldest)
+    telemetry.gauge("log_entries", "Entries in the log").set_function(lambda: store.head - store.oldest)
+    if isinstance(store, SqliteStore):
+        telemetry.gauge("store_bytes", "Bytes on disk, the write-ahead log included").set_function(store.size)
+
+
+def _raise_open_files(max_watchers: int) -> None:
+    """Each watcher is a descriptor. Raised to the hard limit; when that is not enough, said at the start and not at 3 a.m."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    spare = 100
+    if hard != resource.RLIM_INFINITY and max_watchers + spare > hard:
+        raise CannotStart(
+            f"watch.max_watchers is {max_watchers}, but this process may open {hard} files: "
+            f"raise the limit (LimitNOFILE={max_watchers + spare} in the systemd unit, or `ulimit -n`), "
+            f"or set watch.max_watchers to {max(1, hard - spare)}"
+        )
+
+
+def _authenticator(config: Config, clock: Clock, telemetry: Telemetry) -> tuple[Authenticator, Keystone | None]:
+    """Who judges tokens; and the Keystone client to close at the end, if there is one."""
+    auth = config.auth
+    if auth.mode == "none":
+        log.warning("authentication is off: everybody who reaches the listener sees everything")
+        return NoneAuthenticator(), None
+    if auth.mode == "tokens":
+        tokens = [
+            StaticToken(token=one.token, name=one.name, projects=one.projects, roles=one.roles) for one in auth.tokens
+        ]
+        return TokensAuthenticator(tokens), None
+    settings = auth.keystone or KeystoneSettings()
+    given = {name: value for name, value in msgspec.structs.asdict(settings).items() if value and name != "admin_roles"}
+    keystone = Keystone(credentials(given), clock)
+    return KeystoneAuthenticator(keystone, clock, admin_roles=settings.admin_roles, telemetry=telemetry), keystone
