@@ -111,9 +111,10 @@ class MemoryStore:
         self._check_place(after)
         found: list[Change] = []
         for one in self._log[self._index(after) :]:
-            found.extend(change for change in one.changes if selection.concerns(change))
-            if len(found) >= limit:
-                return found, one.entry.revision
+            concerned = [change for change in one.changes if selection.concerns(change)]
+            if concerned and found and len(found) >= limit:
+                return found, found[-1].revision  # never half an entry
+            found += concerned
         return found, self._head
 
     async def entries(

@@ -66,6 +66,9 @@ KEPT_FREE = 256
 """Free pages (2 MiB) that stay in the file for what comes next; or a sixteenth of the file."""
 SHRINK = 1_000
 """Free pages given back at a time: about 20 ms of the writer."""
+LOG_LIMIT = 128 * 1_048_576
+"""Bytes of write-ahead log at which the writer waits for readers: as long as they overlap, SQLite can't begin it anew, and it
+would grow without end."""
 LOOKED_AT = 50_000
 """Rows a question may look at before it answers with what it has, and up to where: nobody may hold a reader for minutes."""
 CACHED_OBJECTS = 8_192
@@ -83,6 +86,8 @@ class SqliteStore:
         loop: asyncio.AbstractEventLoop,
         lock: int,
         migrations: Sequence[tuple[int, str]] | None = None,
+        log_limit: int = LOG_LIMIT,
+        pragmas: Mapping[str, int] | None = None,
     ) -> None:
         self._path = folder / FILE
         self._clock = clock
@@ -96,17 +101,29 @@ class SqliteStore:
         self._reader = threading.local()
         self._reader_connections: list[sqlite3.Connection] = []
         self._write = _open_file(self._path, clock, _migrations() if migrations is None else migrations)
+        for name, value in (pragmas or {}).items():
+            self._write.execute(f"PRAGMA {name} = {int(value)}").fetchall()
         self._writer_state = _Writer(self._write)
         self._head = self._writer_state.head
         self._oldest = self._writer_state.oldest
+        self._log_limit = self._log_due = log_limit
         self._closed = False
         self._shut: asyncio.Future[None] | None = None
         self._thread = threading.Thread(target=self._run, name="vedette-write", daemon=True)
         self._thread.start()
 
     @classmethod
-    async def open(cls, folder: Path, clock: Clock, *, migrations: Sequence[tuple[int, str]] | None = None) -> SqliteStore:
+    async def open(
+        cls,
+        folder: Path,
+        clock: Clock,
+        *,
+        migrations: Sequence[tuple[int, str]] | None = None,
+        log_limit: int = LOG_LIMIT,
+        pragmas: Mapping[str, int] | None = None,
+    ) -> SqliteStore:
         """Open the store in this folder, or make it. `migrations`: (number, SQL) in order, instead of those in sql/.
+        `log_limit`: bytes, see LOG_LIMIT. `pragmas`: more of SQLite's own settings for the writer, e.g. `max_page_count`.
 
         Raises StoreInUse, StoreForeign (the file isn't ours or is damaged; it is not touched), StoreNewer; CannotStart when
         the folder can't be used.
@@ -116,7 +133,7 @@ class SqliteStore:
         def start() -> SqliteStore:
             lock = _hold(folder)
             try:
-                return cls(folder, clock, loop, lock, migrations)
+                return cls(folder, clock, loop, lock, migrations, log_limit, pragmas)
             except OSError as why:
                 os.close(lock)
                 raise CannotStart(f"{folder} can't be used: {why}") from why
@@ -315,6 +332,7 @@ class SqliteStore:
                 batch.append(more)
                 count += len(more.entries)
             self._commit(batch)
+            self._bound_log()
             if isinstance(after, _Do):
                 self._do(after)
 
@@ -341,6 +359,20 @@ class SqliteStore:
             self._call(lambda: _fail(batch, error))
         else:
             self._call(lambda: self._publish(appended, batch, answers))
+
+    def _bound_log(self) -> None:
+        """Begin the write-ahead log anew when it has grown too long; readers that are under way get a second to end."""
+        try:
+            there = os.stat(f"{self._path}-wal").st_size
+            if there < self._log_due:
+                return
+            self._write.execute("PRAGMA busy_timeout = 1000")
+            (busy, _, _) = self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._log_due = there + self._log_limit // 2 if busy else self._log_limit
+            self._write.execute("PRAGMA busy_timeout = 10000")
+        except (OSError, sqlite3.Error) as why:
+            self._log_due += self._log_limit // 2
+            log.warning("the write-ahead log could not be begun anew, trying again later: %s", why)
 
     def _do(self, work: _Do) -> None:
         try:
@@ -438,7 +470,8 @@ class SqliteStore:
         (pages,) = db.execute("PRAGMA page_count").fetchone()
         if free > max(KEPT_FREE, pages // 16):
             try:
-                db.execute(f"PRAGMA incremental_vacuum({min(SHRINK, free - KEPT_FREE)})").fetchall()
+                # executescript steps to the end; execute stops at this pragma's first row, which is one page.
+                db.executescript(f"PRAGMA incremental_vacuum({min(SHRINK, free - KEPT_FREE)})")
             except sqlite3.OperationalError as why:  # a full disk, most likely; what was retained is gone all the same
                 log.warning("the file could not be made smaller, trying again later: %s", why)
 
