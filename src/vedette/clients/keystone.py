@@ -186,6 +186,7 @@ class Keystone:
         if answer.status == 401:
             # A brand-new token refused as well: not something that asking faster makes right.
             self._hold_back("Keystone issues tokens to us that it does not know then", FAILED_SECONDS * 5)
+            raise IdentityUnavailable(self._why_not, delay=FAILED_SECONDS * 5)
         if answer.status == 403:
             raise IdentityUnavailable(
                 f"Keystone does not let {_who(self._credentials)} look at tokens: it needs the role `service` or `admin`",
@@ -223,6 +224,9 @@ class Keystone:
             self._hold_back(str(why), FAILED_SECONDS)
             return why
         else:
+            if issued.seconds_left <= 0:
+                self._hold_back("the tokens that Keystone issues to us have ended already", FAILED_SECONDS * 5)
+                return None
             # Well before the end, but not all the time where tokens are short-lived.
             early = min(300.0, issued.seconds_left / 4)
             self._own = _Own(issued.token, asked + issued.seconds_left - early, asked + issued.seconds_left)
@@ -305,7 +309,7 @@ def credentials(
     environ: Mapping[str, str] | None = None,
     folders: Sequence[Path] | None = None,
 ) -> Credentials:
-    """Credentials from `given` (named as clouds.yaml names them, plus `cloud`; a secret may be a `Secret`), completed from elsewhere.
+    """Credentials from `given` (named as in clouds.yaml, plus `cloud`; secrets as texts or `Secret`s), completed from elsewhere.
 
     With `cloud` (or without any credential, OS_CLOUD): that entry of clouds.yaml. Without either, OS_* variables; without those,
     the only entry of clouds.yaml. What is given wins over what is found. Identity v2.0 names (`tenant_name`) and addresses are

@@ -84,8 +84,10 @@ class FakeKeystone:
         # faults
         self.fault = 0
         """Answer everything with this status."""
-        self.garbage = b""
+        self.garbage: bytes | None = None
         """Answer everything with this body."""
+        self.amnesia = False
+        """Tokens are issued, and then not known."""
         self.latency = 0.0
         """Seconds of the clock before anything is answered."""
         self.held: asyncio.Event | None = None
@@ -243,7 +245,7 @@ class FakeKeystone:
             await self._clock.sleep(self.latency)
         if self.fault:
             response = _error(self.fault, "The server is out of order")
-        elif self.garbage:
+        elif self.garbage is not None:
             response = web.Response(body=self.garbage, content_type="application/json")
         else:
             response = self._routed(request, body)
@@ -364,6 +366,7 @@ class FakeKeystone:
         if not self._can_have(Token(user.id, target, now, now, [], credential)):
             return _error(401, "The request you have made requires authentication.")
         text = self._issue(user.id, target, [method], credential)
+        self.tokens[text].revoked = self.amnesia
         return self._told(201, text, self.tokens[text], catalog=catalog)
 
     def _user(self, given: dict[str, Any]) -> User | None:
