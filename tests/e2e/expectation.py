@@ -303,6 +303,8 @@ def _neutron_object(resource: str, verb: str, body: Json, id_: str) -> Iterator[
         version=body.get("revision_number"),
         created=_seconds(body.get("created_at")),
     )
+    if "security_group_rules" in said.fields:
+        said.fields["security_group_rules"] = [_public_rule(rule) for rule in said.fields["security_group_rules"]]
     if kind in ("Network", "Subnet") and ("shared" in body or "router:external" in body):
         said.shared = bool(body.get("shared")) or bool(body.get("router:external"))
     yield said
@@ -311,8 +313,7 @@ def _neutron_object(resource: str, verb: str, body: Json, id_: str) -> Iterator[
     if kind == "Network" and verb == "update":
         # A subnet is as visible as its network.
         for subnet in body.get("subnets", ()):
-            flags = {name: body[name] for name in ("shared", "router:external") if name in body}
-            yield Said("Subnet", subnet, "update", flags, shared=said.shared, known_only=True)
+            yield Said("Subnet", subnet, "update", shared=said.shared, known_only=True)
 
 
 def _router_interface(interface: Json, *, added: bool) -> Said:
@@ -337,11 +338,18 @@ def _policy(policy: Json, *, granted: bool) -> Iterator[Said]:
 
 
 def _rule(rule: Json, *, added: bool) -> Said:
+    rule = _public_rule(rule)
+
     def edit(fields: Json) -> Json:
         rest = [one for one in fields.get("security_group_rules", []) if one["id"] != rule["id"]]
         return {**fields, "security_group_rules": [*rest, rule] if added else rest}
 
     return Said("SecurityGroup", rule["security_group_id"], "update", known_only=True, edit=edit)
+
+
+def _public_rule(rule: Json) -> Json:
+    """Some events let out the number of a row in Neutron's database; its API doesn't have it."""
+    return {name: value for name, value in rule.items() if name != "standard_attr_id"}
 
 
 def _listed(name: str, id_: str, there: bool) -> Callable[[Json], Json]:
@@ -425,7 +433,7 @@ def _server(event: str, payload: Json) -> Iterator[Said]:
         return
     legacy = event.startswith("compute.")
     action = event.removeprefix("compute.").removeprefix("instance.")
-    said = _legacy_server(payload) if legacy else _versioned_server(payload)
+    said = _legacy_server(payload) if legacy else _versioned_server(event, payload)
     said.verb = {"create.end": "create", "delete.end": "delete"}.get(action, "update")
     if action == "evacuate":
         # Still the host that is down (quirk 13).
@@ -435,7 +443,8 @@ def _server(event: str, payload: Json) -> Iterator[Said]:
         "deleting",
         "soft-deleting",
     )
-    if going or said.verb == "delete":
+    if (going or said.verb == "delete") and not said.fields.get("addresses"):
+        # Given back while it is deleted: it keeps those it had.
         said.fields.pop("addresses", None)
     volume = payload.get("volume_id")
     if volume and action in ("volume.attach", "volume_attach.end", "volume.detach", "volume_detach.end"):
@@ -478,6 +487,8 @@ def _legacy_server(payload: Json) -> Said:
         "metadata": payload["metadata"] or {},
         "accessIPv4": payload["access_ip_v4"],
         "accessIPv6": payload["access_ip_v6"],
+        # "" is what Nova makes of a progress of 0 here.
+        "progress": payload["progress"] or 0,
         "OS-EXT-AZ:availability_zone": payload["availability_zone"],
         "OS-EXT-STS:vm_state": payload["state"],
         "OS-EXT-STS:task_state": task,
@@ -487,11 +498,11 @@ def _legacy_server(payload: Json) -> Said:
         "OS-EXT-SRV-ATTR:hypervisor_hostname": payload["node"],
         "OS-EXT-SRV-ATTR:hostname": payload["hostname"],
         "OS-EXT-SRV-ATTR:reservation_id": payload["reservation_id"],
-        "OS-EXT-SRV-ATTR:kernel_id": payload["kernel_id"],
-        "OS-EXT-SRV-ATTR:ramdisk_id": payload["ramdisk_id"],
+        # The API reference: "Will be null if not."
+        "OS-EXT-SRV-ATTR:kernel_id": payload["kernel_id"] or None,
+        "OS-EXT-SRV-ATTR:ramdisk_id": payload["ramdisk_id"] or None,
     }
-    if payload["state"] != "error":
-        fields["fault"] = None
+    _clear_fault(fields)
     if "fixed_ips" in payload:
         fields["addresses"] = _addresses(
             (one["label"], one["address"], one["version"], one["vif_mac"]) for one in payload["fixed_ips"]
@@ -499,7 +510,7 @@ def _legacy_server(payload: Json) -> Said:
     return _said_of_server(payload["instance_id"], payload, fields)
 
 
-def _versioned_server(payload: Json) -> Said:
+def _versioned_server(event: str, payload: Json) -> Said:
     flavor = payload["flavor"]
     fields: Json = {
         "name": payload["display_name"],
@@ -534,12 +545,12 @@ def _versioned_server(payload: Json) -> Said:
         "OS-EXT-SRV-ATTR:hypervisor_hostname": payload["node"],
         "OS-EXT-SRV-ATTR:hostname": payload["host_name"],
         "OS-EXT-SRV-ATTR:reservation_id": payload["reservation_id"],
-        "OS-EXT-SRV-ATTR:kernel_id": payload["kernel_id"],
-        "OS-EXT-SRV-ATTR:ramdisk_id": payload["ramdisk_id"],
+        # The API reference: "Will be null if not."
+        "OS-EXT-SRV-ATTR:kernel_id": payload["kernel_id"] or None,
+        "OS-EXT-SRV-ATTR:ramdisk_id": payload["ramdisk_id"] or None,
     }
-    if payload["state"] != "error":
-        fields["fault"] = None
-    elif payload.get("fault"):
+    _clear_fault(fields)
+    if payload.get("fault"):
         fields["fault"] = {"message": _first_line(payload["fault"]["exception_message"])}
     if "tags" in payload:
         fields["tags"] = payload["tags"]
@@ -547,13 +558,20 @@ def _versioned_server(payload: Json) -> Said:
         fields["trusted_image_certificates"] = payload["trusted_image_certificates"]
     if "instance_name" in payload:
         fields["OS-EXT-SRV-ATTR:instance_name"] = payload["instance_name"]
-    if payload["block_devices"] is not None:
+    if event == "instance.create.end" and payload["block_devices"] is not None:
+        # Elsewhere a setting decides whether they are said, and a delete says them when they are detached already.
         fields["os-extended-volumes:volumes_attached"] = [{"id": one["volume_id"]} for one in payload["block_devices"]]
     return _said_of_server(payload["uuid"], payload, fields)
 
 
 def _said_of_server(id_: str, payload: Json, fields: Json) -> Said:
     return Said("Server", id_, "update", fields, project=payload["tenant_id"], created=_seconds(payload["created_at"]))
+
+
+def _clear_fault(fields: Json) -> None:
+    """The API shows a fault for these two only (nova/api/openstack/compute/views/servers.py)."""
+    if fields["status"] not in ("ERROR", "DELETED"):
+        fields["fault"] = None
 
 
 def _image(id_: str | None) -> Json | None:
@@ -623,6 +641,8 @@ def _server_group(event: str, payload: Json) -> Iterator[Said]:
     fields = {key: payload[key] for key in ("name", "policy", "rules", "members", "project_id", "user_id") if key in payload}
     if "_rules" in payload:
         fields["rules"] = payload["_rules"]
+    if event.endswith(".create"):
+        fields.setdefault("members", [])
     yield Said("ServerGroup", id_, event.partition(".")[2], fields, project=payload.get("project_id"))
 
 
@@ -635,6 +655,8 @@ def _aggregate(event: str, payload: Json) -> Iterator[Said]:
     fields = {key: payload[key] for key in ("name", "uuid", "hosts", "metadata") if key in payload}
     if "metadata" in payload:
         fields["availability_zone"] = payload["metadata"].get("availability_zone")
+    if action == "create":
+        fields.setdefault("hosts", [])
     said = Said("Aggregate", id_, verb, fields)
     if "host_name" in payload:
         said.edit = _listed("hosts", payload["host_name"], action == "addhost")
@@ -753,6 +775,8 @@ def _cinder(event: str, payload: Json) -> Iterator[Said]:
         "availability_zone": payload["availability_zone"],
         "attachments": [
             {
+                "id": one["volume_id"],
+                "volume_id": one["volume_id"],
                 "server_id": one["instance_uuid"],
                 "device": one["mountpoint"],
                 "attachment_id": one["id"],
