@@ -439,6 +439,8 @@ def _server(event: str, payload: Json) -> Iterator[Said]:
         # Still the host that is down (quirk 13).
         for name in ("OS-EXT-SRV-ATTR:host", "OS-EXT-SRV-ATTR:hypervisor_hostname"):
             said.fields.pop(name, None)
+    # Updates go on after the end (quirk 11): one of a server that nobody knows makes none.
+    said.known_only = said.fields["OS-EXT-STS:vm_state"] == "deleted"
     going = said.fields["OS-EXT-STS:vm_state"] == "deleted" or said.fields["OS-EXT-STS:task_state"] in (
         "deleting",
         "soft-deleting",
@@ -598,8 +600,11 @@ def _failed_task(payload: Json) -> Iterator[Said]:
     else:
         message = reason["exception_message"]
     fields: Json = {"OS-EXT-STS:vm_state": payload["state"], "status": _status(payload["state"], None)}
+    fields["OS-EXT-STS:task_state"] = None  # nova/conductor/manager.py clears it with the state
     fields["fault"] = {"message": _first_line(message)}
-    yield Said("Server", id_, "update", fields)
+    spec = payload.get("instance_properties") or payload["request_spec"]
+    fields |= {"tenant_id": spec["project_id"], "user_id": spec["user_id"]}
+    yield Said("Server", id_, "update", fields, project=spec["project_id"])
 
 
 def _first_line(text: str) -> str:
@@ -659,6 +664,7 @@ def _aggregate(event: str, payload: Json) -> Iterator[Said]:
         fields.setdefault("hosts", [])
     said = Said("Aggregate", id_, verb, fields)
     if "host_name" in payload:
+        said.known_only = True
         said.edit = _listed("hosts", payload["host_name"], action == "addhost")
     yield said
 
