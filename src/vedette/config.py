@@ -110,6 +110,12 @@ class Keystone(msgspec.Struct, frozen=True, kw_only=True):
     """The domain of `project_name`."""
     project_domain_id: str = ""
     """The same by id."""
+    domain_name: str = ""
+    """A domain to sign in to instead of a project."""
+    domain_id: str = ""
+    """The same by id."""
+    system_scope: str = ""
+    """`all`: sign in to the whole system instead of a project."""
     tenant_name: str = ""
     """What `project_name` was called in the days of Keystone v2."""
     tenant_id: str = ""
@@ -122,6 +128,10 @@ class Keystone(msgspec.Struct, frozen=True, kw_only=True):
     """Its secret."""
     cacert: FilePath = ""
     """A file of certificates to trust; none: the system's."""
+    cert: FilePath = ""
+    """A client certificate, where Keystone wants one."""
+    key: FilePath = ""
+    """Its private key."""
     admin_roles: tuple[str, ...] = ("admin",)
     """Roles that make a caller see everything, at any project or system scope."""
 
