@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import typer
 
-from vedette.cli import access, doctor, events, objects, service
+from vedette.cli.access import add_to as add_access
+from vedette.cli.doctor import add_to as add_doctor
 from vedette.cli.errors import OneLineErrors
+from vedette.cli.events import add_to as add_events
+from vedette.cli.objects import add_to as add_objects
+from vedette.cli.service import add_to as add_service
 
 HELP = """Makes an OpenStack cloud watchable, and able to react.
 
@@ -37,8 +41,8 @@ def options(
     """Options of every command; `--debug` is looked at in errors.py."""
 
 
-for _commands in (service, objects, events, access, doctor):
-    _commands.add_to(app)
+for _add_to in (add_service, add_objects, add_events, add_access, add_doctor):
+    _add_to(app)
 
 
 def main() -> None:

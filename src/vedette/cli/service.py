@@ -30,7 +30,8 @@ DEFAULT_CONFIG = Path("/etc/vedette/vedette.yaml")
 DEFAULT_LISTEN = "127.0.0.1:8470"
 RECORDINGS = "recordings"
 """The folder of `sources/` that holds what `vedette demo` plays."""
-MOST_QUIET = 2.0
+SPEED = 1.5
+MOST_QUIET = 1.0
 """Seconds of silence in the demo: the recording's own pauses (someone waits for a server to be built) are cut down to this."""
 COUNTER_SECONDS = 1.0
 
@@ -138,7 +139,7 @@ def demo(
     there = recordings()
     if cloud not in there:
         raise ConfigError(f"no recording is called {cloud!r}; there are: {', '.join(there)}")
-    configure("warning")
+    configure("error")
     playing = _Playing(cloud)
     with (
         resources.as_file(there[cloud]) as recording,
@@ -169,7 +170,7 @@ def _demo_settings(listen: str, folder: Path, recording: Path) -> Config:
         "retention": {"max_age": "1d", "max_bytes": "2GiB"},
         "auth": {"mode": "none"},
         "sources": [
-            {"name": "demo", "type": "replay", "path": str(recording), "loop": True, "speed": 1.0, "max_gap": MOST_QUIET}
+            {"name": "demo", "type": "replay", "path": str(recording), "loop": True, "speed": SPEED, "max_gap": MOST_QUIET}
         ],
     }
     # JSON is YAML; a ${ in a path is no variable.

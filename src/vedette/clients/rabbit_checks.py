@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import socket
 import ssl
 import time
@@ -203,7 +204,9 @@ def _probe(where: Address, tls: ssl.SSLContext | None, timeout_s: float) -> None
 def _said(why: BaseException) -> str:
     """What a pika error has to tell, without Python around it."""
     text = getattr(why, "reply_text", "") or " ".join(str(part) for part in why.args if part)
-    return text.strip() or type(why).__name__
+    # An error of the adapter's wraps another one as text: ConnectionClosedByBroker: (530) 'NOT_ALLOWED - …'
+    wrapped = re.search(r"\(\d+\) '(.*)'$", text)
+    return (wrapped[1] if wrapped else text).strip() or type(why).__name__
 
 
 def _channel(connection: pika.BlockingConnection, ask: Callable[[Any], Any]) -> Any:
