@@ -49,7 +49,6 @@ class Ingest:
         self._puzzling = telemetry.counter(
             "notices_not_understood_total", "Messages that could not be read; see `vedette not-understood`", "source"
         )
-        self._gaps = telemetry.counter("source_gaps_total", "Times in which news may have been missed", "source")
         self._unread = telemetry.counter(
             "notices_unread_total", "Entries whose payload a kind could not read (kept all the same)", "source", "kind"
         )
@@ -78,9 +77,7 @@ class Ingest:
             sums[notice.source, "received"] = sums.get((notice.source, "received"), 0) + 1
         for entry, revision in zip(entries, revisions, strict=True):
             source, event_type = entry.notice.source, entry.notice.event_type
-            if event_type == GAP:  # ours, not received
-                if revision is not None:
-                    self._gaps.labels(source).inc()
+            if event_type == GAP:  # the source's own word, not received; it counts its gaps by cause
                 continue
             what = "duplicate" if revision is None else "puzzling" if event_type == NOT_UNDERSTOOD else "event"
             sums[source, what] = sums.get((source, what), 0) + 1
