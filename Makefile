@@ -1,0 +1,73 @@
+# Vedette. `make` alone says what there is. A bare Debian or Ubuntu with python3, git and make is enough.
+
+PYTHON ?= python3
+VENV := .venv
+
+# Packages of the distribution, each where it is first needed. They are installed as root or through `sudo -n`; else the
+# command to run is printed.
+VENV_PACKAGES := python3-venv
+TEST_PACKAGES := rabbitmq-server
+BENCH_PACKAGES := rabbitmq-server libnginx-mod-nchan etcd-server gcc libc6-dev procps
+# Unpacked into build/, never installed: the oldest kubectl that is held to.
+KUBECTL_PACKAGE := kubernetes-client
+KUBECTL_VERSION := 1.20
+
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input
+SAY := @printf '· %s\n'
+KUBECTL := $(CURDIR)/build/kubectl-$(KUBECTL_VERSION)/usr/bin/kubectl
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check bench clean packages kubectl
+
+help: ## This list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+demo: $(VENV)/.runtime ## A recorded cloud, live on 127.0.0.1:8470, until Ctrl-C
+	$(SAY) 'vedette demo'
+	@exec $(VENV)/bin/vedette demo $(ARGS)
+
+test: $(VENV)/.dev packages kubectl ## Every test (ARGS="-k watch" for some)
+	$(SAY) 'pytest'
+	@VEDETTE_KUBECTL="$$(ls $(KUBECTL) 2>/dev/null)" $(VENV)/bin/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## Style, types, import contracts, documents
+	$(SAY) 'ruff check'
+	@$(VENV)/bin/ruff check .
+	$(SAY) 'ruff format'
+	@$(VENV)/bin/ruff format --check .
+	$(SAY) 'mypy --strict'
+	@$(VENV)/bin/mypy --strict
+	$(SAY) 'import contracts'
+	@$(VENV)/bin/lint-imports --no-cache
+	$(SAY) 'documents'
+	@$(VENV)/bin/python -m pytest tests/docs
+
+clean: ## Remove what make made
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- what they stand on ------------------------------------------------------------------------------------------------------
+
+# A stamp is touched when its step has succeeded; it is made again when what it lists has changed.
+$(VENV)/.made:
+	$(SAY) '$(VENV): a virtual environment of $(PYTHON)'
+	@PACKAGES='$(VENV_PACKAGES)' scripts/make-venv '$(PYTHON)' $(VENV)
+	@touch $@
+
+$(VENV)/.runtime: requirements.txt requirements-build.txt pyproject.toml | $(VENV)/.made
+	$(SAY) "$$(grep -cE '^[a-z]' requirements.txt) packages of requirements.txt, and Vedette itself"
+	@$(PIP) install --quiet -r requirements.txt -r requirements-build.txt
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+	$(SAY) "$$(grep -cE '^[a-zA-Z]' requirements-dev.txt) packages of requirements-dev.txt"
+	@$(PIP) install --quiet -r requirements-dev.txt
+	@touch $@
+
+packages:
+	@scripts/install-packages $(TEST_PACKAGES)
+
+kubectl:
+	@scripts/unpack-kubectl $(KUBECTL_PACKAGE) $(KUBECTL_VERSION) build/kubectl-$(KUBECTL_VERSION)
