@@ -200,16 +200,16 @@ class AmqpBroker:
 
     async def _open(self, where: Address, wanted: Wanted) -> Session:
         connection = _Connection(self._parameters(where, wanted.timeout_s))
+        session = AmqpSession(connection, wanted)
         try:
             async with asyncio.timeout(wanted.timeout_s):
                 await connection.opened()
-                session = AmqpSession(connection, wanted)
                 await session.start()
                 log.info("consuming", extra=kv(broker=where, queue=wanted.queue.name, server=connection.version))
                 return session
         except TimeoutError:
             connection.drop()
-            raise BrokerUnavailable(f"no answer within {wanted.timeout_s:g} s") from None
+            raise BrokerUnavailable(f"no answer within {wanted.timeout_s:g} s when {session.step}") from None
         except pika.exceptions.AMQPError as why:
             connection.drop()
             raise BrokerUnavailable(_plain(why)) from None
@@ -245,6 +245,8 @@ class AmqpSession:
         self._wanted = wanted
         self._found = Found()
         self._ended = ""
+        self.step = "connecting"
+        """What the broker was last asked for, for the person who reads why nothing came of it."""
         self._arrived: list[tuple[Any, Any, bytes]] = []
         self._waiter: asyncio.Future[None] | None = None
         self._channel: _Channel | None = None
@@ -275,7 +277,10 @@ class AmqpSession:
                 f"consumers. Give this source a queue name of its own, or set `shared_queue: true`"
             )
         await self._declare()
-        self._found = await self._bind_all(created=found is None)
+        bound = await self._bind_all()
+        self._found = msgspec.structs.replace(bound, created=found is None, messages=found.messages if found else 0)
+        # Seen with 3.10: a quorum queue that was made seconds before a kill -9 of its only node never answers this again.
+        self.step = "starting to consume (if it stays so, the queue is broken: rabbitmqctl delete_queue)"
         channel = self._channel = await self._connection.channel()
         channel.on_closed(lambda why: self.end(f"the channel was closed: {why}"))
         channel.raw.add_on_cancel_callback(
@@ -339,7 +344,7 @@ class AmqpSession:
             self.end(str(why))
             raise
         except TimeoutError:
-            self.end(f"no answer within {wanted.timeout_s:g} s")
+            self.end(f"no answer within {wanted.timeout_s:g} s when {self.step}")
             raise BrokerUnavailable(self._ended) from None
         except pika.exceptions.AMQPError as why:
             self.end(_plain(why))
@@ -372,6 +377,7 @@ class AmqpSession:
 
     async def _look(self) -> Found | None:
         """The queue as it is, asked on a channel of its own (a 404 closes the channel); None: there is none."""
+        self.step = "looking at the queue"
         name = self._wanted.queue.name
         channel = await self._connection.channel()
         try:
@@ -386,6 +392,7 @@ class AmqpSession:
         return Found(messages=answer.method.message_count, consumers=answer.method.consumer_count)
 
     async def _declare(self) -> None:
+        self.step = "declaring the queue"
         queue = self._wanted.queue
         arguments: dict[str, Any] = {"x-queue-type": queue.type}
         if queue.max_length:
@@ -428,9 +435,10 @@ class AmqpSession:
             )
         return BrokerUnavailable(f"can't declare the queue {queue.name!r}: {why}")
 
-    async def _bind_all(self, *, created: bool = False) -> Found:
+    async def _bind_all(self) -> Found:
         """Bind the queue to every exchange that is there. Binding again changes nothing, and brings back what was lost with
         an exchange that went and came."""
+        self.step = "binding the queue"
         bound: list[str] = []
         missing: list[str] = []
         channel: _Channel | None = None
@@ -456,7 +464,7 @@ class AmqpSession:
         if set(bound) != self._bound:
             log.info("bound", extra=kv(queue=self._wanted.queue.name, exchanges=",".join(bound), missing=",".join(missing)))
             self._bound = set(bound)
-        return Found(created=created, bound=tuple(bound), missing=tuple(missing))
+        return Found(bound=tuple(bound), missing=tuple(missing))
 
 
 class _Refused(Exception):
@@ -611,6 +619,8 @@ def _plain(why: BaseException) -> str:
         return "the broker refused the user name or the password"
     if isinstance(why, pika.exceptions.ProbableAccessDeniedError):
         return "the broker refused the virtual host"
+    if isinstance(why, pika.exceptions.IncompatibleProtocolError):
+        return "the connection ended before the broker had said anything"
     inner = [part for part in _parts(why) if isinstance(part, BaseException)]
     if inner:
         return _plain(inner[-1])

@@ -179,7 +179,7 @@ class OpenStackSource:
             except QueueShared as why:
                 # Our own consumer of before a cut counts until the broker misses two of its heartbeats.
                 shared_since = clock.monotonic() if shared_since is None else shared_since
-                if clock.monotonic() - shared_since > 2 * self._options.heartbeat_s + 5:
+                if clock.monotonic() - shared_since > 2.5 * self._options.heartbeat_s:
                     self._down(f"refused: {why}")
                     raise
                 self._down(f"waiting for another consumer of the queue to go: {why}")
