@@ -404,8 +404,10 @@ class Hub:
         try:
             next_bookmark = self._clock.monotonic() + self.limits.bookmark_seconds
             while True:
+                # (Never asyncio.wait_for here: up to Python 3.11 it swallows a cancellation that comes as the waiting ends.)
                 with contextlib.suppress(TimeoutError):  # time for the bookmarks
-                    await asyncio.wait_for(self._woken.wait(), max(0.0, next_bookmark - self._clock.monotonic()))
+                    async with asyncio.timeout(max(0.0, next_bookmark - self._clock.monotonic())):
+                        await self._woken.wait()
                 self._woken.clear()
                 while self._next < len(self._ring):
                     if self._ring_bytes > 2 * self.limits.ring_bytes:
@@ -458,7 +460,8 @@ class Hub:
         """Raises Expired when one can't follow from here; waits a moment for a revision that is still to come."""
         if after > self._store.head:
             try:
-                await asyncio.wait_for(self._store.wait_folded(after), FUTURE_GRACE_SECONDS)
+                async with asyncio.timeout(FUTURE_GRACE_SECONDS):
+                    await self._store.wait_folded(after)
             except TimeoutError:
                 raise Expired(f"revision {after} is in the future (the newest is {self._store.head}): list again") from None
         if after < self._store.oldest:
@@ -548,10 +551,8 @@ class Hub:
         """Until it is poked, or its time is over."""
         watcher.wake = asyncio.get_running_loop().create_future()
         try:
-            if deadline is None:
+            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - self._clock.monotonic())):
                 await watcher.wake
-            else:
-                await asyncio.wait_for(watcher.wake, max(0.0, deadline - self._clock.monotonic()))
         except TimeoutError:
             watcher.end(Ended.TIMEOUT)
         finally:
@@ -562,7 +563,8 @@ class Hub:
         while True:
             unsent = watcher.transport.get_write_buffer_size()
             try:
-                await asyncio.wait_for(watcher.drain(), self.limits.stall_timeout)
+                async with asyncio.timeout(self.limits.stall_timeout):
+                    await watcher.drain()
             except TimeoutError:
                 if watcher.transport.get_write_buffer_size() < unsent:
                     continue  # slow is not stalled
