@@ -173,8 +173,13 @@ def _demo_settings(listen: str, folder: Path, recording: Path) -> Config:
             {"name": "demo", "type": "replay", "path": str(recording), "loop": True, "speed": SPEED, "max_gap": MOST_QUIET}
         ],
     }
-    # JSON is YAML; a ${ in a path is no variable.
-    return load_text(json.dumps(settings).replace("${", "$${"), {})
+    try:
+        # JSON is YAML; a ${ in a path is no variable.
+        return load_text(json.dumps(settings).replace("${", "$${"), {})
+    except ConfigError as why:
+        if not why.path.startswith("listen"):
+            raise
+        raise ConfigError(f"--listen {listen}: {str(why).partition(': ')[2]}") from None
 
 
 class _Playing:

@@ -1,0 +1,302 @@
+"""`vedette demo` as a newcomer meets it: real processes, a real port, the shipped recording; and the client commands against it.
+
+Left out: cuts at bad places (tests/unit/test_cli_client.py), kubectl with tokens (test_cli_access.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+SECONDS = 60.0
+"""Until a wait counts as broken; nothing here takes that long."""
+COMMAND = (sys.executable, "-m", "vedette.cli")
+
+
+class Running:
+    """A command at work."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def line(self) -> str:
+        assert self._process.stdout is not None
+        async with asyncio.timeout(SECONDS):
+            return (await self._process.stdout.readline()).decode()
+
+    async def line_with(self, text: str) -> str:
+        """The first line that has it; says what came when none does."""
+        seen: list[str] = []
+        while line := await self.line():
+            if text in line:
+                return line
+            seen.append(line)
+        assert self._process.stderr is not None
+        raise AssertionError(
+            f"no line with {text!r} in {''.join(seen)!r}; stderr: {(await self._process.stderr.read()).decode()}"
+        )
+
+    async def said(self, text: str) -> str:
+        """The first line on stderr that has it."""
+        assert self._process.stderr is not None
+        seen: list[str] = []
+        async with asyncio.timeout(SECONDS):
+            while line := (await self._process.stderr.readline()).decode():
+                if text in line:
+                    return line
+                seen.append(line)
+        raise AssertionError(f"nothing said {text!r}: {''.join(seen)!r}")
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    async def end(self) -> tuple[int, str, str]:
+        """Exit code, what was left on stdout, stderr."""
+        async with asyncio.timeout(SECONDS):
+            out, err = await self._process.communicate()
+        assert self._process.returncode is not None
+        return self._process.returncode, out.decode(), err.decode()
+
+
+@asynccontextmanager
+async def running(*args: str, **environ: str) -> AsyncIterator[Running]:
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *args,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=16 * 1024 * 1024,
+        env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent", **environ},
+    )
+    try:
+        yield Running(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def run(*args: str, **environ: str) -> tuple[int, str, str]:
+    async with running(*args, **environ) as command:
+        return await command.end()
+
+
+def free_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port: int = held.getsockname()[1]
+        return port
+
+
+@asynccontextmanager
+async def demo(port: int, **environ: str) -> AsyncIterator[Running]:
+    async with running("demo", "--listen", f"127.0.0.1:{port}", **environ) as playing:
+        await playing.line_with("Ctrl-C ends it")
+        yield playing
+
+
+async def test_the_demo_is_watched_live_and_both_end_with_ctrl_c(tmp_path: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    async with (
+        demo(port, TMPDIR=str(tmp_path)) as playing,
+        running("watch", "port", "-o", "json", VEDETTE_URL=url) as watching,
+    ):
+        assert list(tmp_path.iterdir()), "the store is in a temporary folder"
+        # The recording creates its first port, and changes it.
+        seen: list[dict[str, Any]] = []
+        while not any(event["type"] == "MODIFIED" for event in seen):
+            seen.append(json.loads(await watching.line()))
+        watching.signal(signal.SIGINT)
+        code, rest, said = await watching.end()
+        seen += [json.loads(line) for line in rest.splitlines()]
+        playing.signal(signal.SIGINT)
+        demo_code, _, demo_said = await playing.end()
+    assert code == 0
+    assert said.startswith(f"Closed after {len(seen)} change")
+    assert said.strip().endswith(f"resume with --since {said.split()[-1]}")
+    assert int(said.split()[-1]) >= int(seen[-1]["object"]["metadata"]["resourceVersion"])
+    assert seen[0]["type"] == "ADDED"
+    assert all(event["object"]["kind"] == "Port" for event in seen)
+    revisions = [int(event["object"]["metadata"]["resourceVersion"]) for event in seen]
+    assert revisions == sorted(revisions)
+    assert demo_code == 0
+    assert demo_said.startswith("Stopped after ")
+    assert not list(tmp_path.iterdir()), "nothing is kept"
+
+
+async def test_a_watch_as_a_table_resumes_with_the_revision_that_it_printed() -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    async with demo(port):
+        async with running("watch", "port", VEDETTE_URL=url) as watching:
+            heading = await watching.line()
+            assert heading.split()[:4] == ["TIME", "EVENT", "NAMESPACE", "NAME"]
+            assert "AGE" not in heading
+            added = await watching.line_with("ADDED")
+            watching.signal(signal.SIGTERM)
+            code, out, said = await watching.end()
+        assert code == 0
+        assert "\x1b" not in heading + added + out + said, "no colours where nobody looks"
+        place = said.split()[-1]
+        seen = [words[3] for line in [added, *out.splitlines()] if (words := line.split())]
+        # From that place on: nothing of what was seen, and no initial state.
+        async with running("watch", "port", "-o", "json", "--since", place, VEDETTE_URL=url) as watching:
+            event = json.loads(await watching.line())
+        assert int(event["object"]["metadata"]["resourceVersion"]) > int(place)
+        assert event["type"] != "ADDED" or event["object"]["metadata"]["name"] not in seen
+
+
+async def test_a_watch_survives_a_restart_of_the_server_and_says_so(tmp_path: Path) -> None:
+    port = free_port()
+    recording = tmp_path / "recording.jsonl"
+    store = tmp_path / "store"
+    config = tmp_path / "vedette.yaml"
+    config.write_text(
+        f"listen: 127.0.0.1:{port}\ndata_dir: {store}\nsources: [{{name: one, type: replay, path: {recording}, speed: 0}}]\n"
+    )
+    recording.write_text(_port("a", 1) + _port("b", 2))
+    environ = {"VEDETTE_URL": f"http://127.0.0.1:{port}"}
+    async with running("serve", "--config", str(config)) as serving:
+        await serving.said("listening")
+        async with running("watch", "port", "-o", "json", **environ) as watching:
+            names = [json.loads(await watching.line())["object"]["status"]["name"] for _ in range(2)]
+            assert sorted(names) == ["a", "b"]
+            serving.signal(signal.SIGTERM)
+            assert (await serving.end())[0] == 0
+            # What happens while nobody serves is there when it is back.
+            recording.write_text(_port("c", 3) + _port("d", 4))
+            async with running("serve", "--config", str(config)):
+                names = [json.loads(await watching.line())["object"]["status"]["name"] for _ in range(2)]
+                watching.signal(signal.SIGINT)
+                code, out, said = await watching.end()
+    assert names == ["c", "d"]
+    assert out == ""
+    assert code == 0
+    assert "-- the server ended the stream; trying again in" in said or "-- the connection broke" in said
+    assert "-- resumed after revision" in said
+
+
+def _port(name: str, number: int) -> str:
+    """A line of a recording: a port was created."""
+    port = {
+        "id": f"00000000-0000-4000-8000-00000000000{number}", "name": name, "project_id": "p" * 32, "revision_number": 1,
+        "created_at": "2026-11-20T15:00:00Z", "updated_at": "2026-11-20T15:00:00Z", "network_id": "n", "fixed_ips": [],
+    }  # fmt: skip
+    message = {
+        "message_id": f"m{number}", "publisher_id": "network.ctl", "event_type": "port.create.end", "priority": "INFO",
+        "timestamp": f"2026-11-20 15:00:0{number}.000000", "payload": {"port": port},
+    }  # fmt: skip
+    return (
+        json.dumps({"recv_ts": number, "exchange": "neutron", "routing_key": "notifications.info", "body": json.dumps(message)})
+        + "\n"
+    )
+
+
+async def test_get_in_every_form_and_events() -> None:
+    port = free_port()
+    environ = {"VEDETTE_URL": f"http://127.0.0.1:{port}"}
+    async with demo(port):
+        async with running("watch", "port", "-o", "name", **environ) as watching:
+            name = (await watching.line_with("port.openstack.vedette.dev/")).split()[-1]
+        id_ = name.partition("/")[2]
+        code, out, _ = await run("get", "port", id_, "-o", "json", **environ)
+        assert code == 0
+        one = json.loads(out)
+        assert one["metadata"]["name"] == id_
+        # By the name that it has in OpenStack, too.
+        code, out, _ = await run("get", "ports", one["status"]["name"], "-o", "yaml", **environ)
+        assert code == 0
+        assert f"name: {id_}" in out
+        code, out, _ = await run("get", "Port", "-o", "name", **environ)
+        assert name in out.split()
+        code, out, _ = await run("get", "port", "-o", "json", **environ)
+        listed = msgspec.json.decode(out)
+        assert (code, listed["kind"]) == (0, "List")
+        assert id_ in [item["metadata"]["name"] for item in listed["items"]]
+        code, narrow, _ = await run("get", "port", **environ)
+        code, wide, _ = await run("get", "port", "-o", "wide", **environ)
+        assert "HOST" not in narrow.splitlines()[0]
+        assert "HOST" in wide.splitlines()[0]
+        assert id_ in narrow
+        project = one["metadata"]["namespace"]
+        code, out, _ = await run("get", "port", "--project", project, **environ)
+        assert out.split()[0] == "NAME", "one project: no column for it"
+        code, out, said = await run("get", "port", "--field-selector", "status.status=NEVER", **environ)
+        assert (code, out, said) == (0, "", "No ports found.\n")
+        code, out, said = await run("get", "port", "nobody", **environ)
+        assert (code, out) == (1, "")
+        assert said == "Error: no port has the id or name 'nobody'\n"
+        code, out, _ = await run("events", "--type", "port.create.*", "--since", "1h", "-o", "json", **environ)
+        told = [json.loads(line) for line in out.splitlines()]
+        assert code == 0
+        assert {event["type"] for event in told} == {"openstack.port.create.start", "openstack.port.create.end"}
+        code, out, _ = await run("events", "--kind", "port", "--id", id_, **environ)
+        assert out.splitlines()[1].split()[3:5] == ["port.create.end", f"port/{id_}"]
+        assert await run("not-understood", **environ) == (0, "", "Every message was understood.\n")
+        async with running("events", "--follow", **environ) as following:
+            await following.line_with("demo")
+            following.signal(signal.SIGINT)
+            code, _, said = await following.end()
+        assert code == 0
+        assert "resume with --since" in said
+
+
+async def test_a_port_that_is_taken_is_said_in_one_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, out, said = await run("demo", "--listen", f"127.0.0.1:{port}")
+    assert (code, out) == (1, "")
+    assert said.startswith(f"Error: can't listen on 127.0.0.1:{port}: Address already in use. Stop what listens there")
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("listen", "reason"),
+    [("0.0.0.0:0", "other machines"), ("example.org:80", "other machines"), ("8470", "wants an address with a port")],
+)
+async def test_the_demo_is_for_this_machine_only(listen: str, reason: str) -> None:
+    code, _, said = await run("demo", "--listen", listen)
+    assert code == 2
+    assert said.startswith(f"Error: --listen {listen}: ")
+    assert reason in said
+
+
+async def test_what_is_not_understood_is_shown_with_its_reason_and_bytes(tmp_path: Path) -> None:
+    port = free_port()
+    recording = tmp_path / "recording.jsonl"
+    odd = [{"body": "{not json \x1b[31m"}, {"body": '{"event_type": 7}'}, {"body": '{"event_type": "x", "password": "hunter2"}'}]
+    recording.write_text("".join(json.dumps({"recv_ts": n, **line}) + "\n" for n, line in enumerate(odd)) + _port("a", 9))
+    config = tmp_path / "vedette.yaml"
+    config.write_text(
+        f"listen: 127.0.0.1:{port}\ndata_dir: ''\nsources: [{{name: one, type: replay, path: {recording}, speed: 0}}]\n"
+    )
+    environ = {"VEDETTE_URL": f"http://127.0.0.1:{port}"}
+    async with running("serve", "--config", str(config)) as serving:
+        await serving.said("listening")
+        async with running("watch", "port", "-o", "name", **environ) as watching:
+            await watching.line_with("port.openstack")  # the last line of the recording was read
+        code, out, said = await run("not-understood", **environ)
+        assert code == 0
+        assert out.count("reason: ") == 3
+        assert "reason: not JSON" in out
+        assert "\\x1b[31m" in out, "nothing in a message moves the cursor"
+        assert "hunter2" not in out
+        code, out, said = await run("not-understood", "--limit", "1", **environ)
+        assert out.count("reason: ") == 1
+        assert "The newest 1 of 3" in said
+        code, out, _ = await run("not-understood", "-o", "json", **environ)
+        assert [json.loads(line)["type"] for line in out.splitlines()] == ["vedette.not-understood"] * 3
