@@ -56,7 +56,7 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.runtime: requirements.txt requirements-build.txt pyproject.toml | $(VENV)/.made
-	$(SAY) "$$(grep -cE '^[a-z]' requirements.txt) packages of requirements.txt, and Vedette itself"
+	$(SAY) "$$(grep -cE '^[a-zA-Z]' requirements.txt) packages of requirements.txt, and Vedette itself"
 	@$(PIP) install --quiet -r requirements.txt -r requirements-build.txt
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes the requirement files: the dependencies that pyproject.toml names, and all that they stand on, each with its exact version.
+"""Writes the requirement files: what pyproject.toml depends on and all that stands behind it, each with its exact version.
 
-    scripts/pin            what is pinned stays as it is; what is new is added
-    scripts/pin --newest   every one in its newest version
+    scripts/pin.py            what is pinned stays as it is; what is new is added
+    scripts/pin.py --newest   every one in its newest version
 
 Each file is made in a fresh environment and holds exactly what was installed there; no file names a registry.
 """
@@ -17,10 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent.parent
+WRITTEN = "Written by scripts/pin.py from pyproject.toml."
 FILES = {
-    "requirements.txt": "# What Vedette runs on. Written by scripts/pin from pyproject.toml.\n",
-    "requirements-build.txt": "# What builds the package. Written by scripts/pin from pyproject.toml.\n",
-    "requirements-dev.txt": "# What tests and checks it, besides. Written by scripts/pin from pyproject.toml.\n-r requirements.txt\n",
+    "requirements.txt": f"# What Vedette runs on. {WRITTEN}\n",
+    "requirements-build.txt": f"# What builds the package. {WRITTEN}\n",
+    "requirements-dev.txt": f"# What tests and checks it, besides. {WRITTEN}\n-r requirements.txt\n",
 }
 
 
