@@ -305,15 +305,17 @@ def _neutron_object(resource: str, verb: str, body: Json, id_: str) -> Iterator[
     )
     if "security_group_rules" in said.fields:
         said.fields["security_group_rules"] = [_public_rule(rule) for rule in said.fields["security_group_rules"]]
-    if kind in ("Network", "Subnet") and ("shared" in body or "router:external" in body):
+    if kind == "Network" and ("shared" in body or "router:external" in body):
         said.shared = bool(body.get("shared")) or bool(body.get("router:external"))
+    if kind == "Subnet" and "shared" in body:
+        said.shared = bool(body["shared"])
     yield said
-    if kind == "Subnet":
+    if kind == "Subnet" and verb in ("create", "delete"):
         yield Said("Network", body["network_id"], "update", known_only=True, edit=_listed("subnets", id_, verb != "delete"))
     if kind == "Network" and verb == "update":
-        # A subnet is as visible as its network.
+        # A subnet is shared with its network; but those of an external one are not everybody's (neutron/conf/policies/subnet.py).
         for subnet in body.get("subnets", ()):
-            yield Said("Subnet", subnet, "update", shared=said.shared, known_only=True)
+            yield Said("Subnet", subnet, "update", shared=bool(body.get("shared")), known_only=True)
 
 
 def _router_interface(interface: Json, *, added: bool) -> Said:
