@@ -142,7 +142,7 @@ class Bus:
 
     def __init__(self, url: str, mark: str) -> None:
         self._url = url
-        self._mark = mark
+        self.mark = mark
         self._connection: pika.BlockingConnection | None = None
         self._channel: Any = None
         self.retries = 0
@@ -157,7 +157,7 @@ class Bus:
             self._channel.exchange_declare(self.named(exchange), exchange_type="topic", durable=False, auto_delete=False)
 
     def named(self, exchange: str) -> str:
-        return f"{exchange}.{self._mark}"
+        return f"{exchange}.{self.mark}"
 
     def publish(self, messages: Iterable[Message]) -> int:
         """All of them, in order; answered when the broker has them. For a broker that is well."""
@@ -251,6 +251,7 @@ sources:
     queue: {{name: vedette.{mark}}}
     check: 1s
     {source}
+watch: {{bookmark_seconds: 1}}
 {more}
 """
 

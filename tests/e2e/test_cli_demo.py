@@ -5,11 +5,9 @@ Left out: cuts at bad places (tests/unit/test_cli_client.py), kubectl with token
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,86 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
-
-SECONDS = 60.0
-"""Until a wait counts as broken; nothing here takes that long."""
-COMMAND = (sys.executable, "-m", "vedette.cli")
-
-
-class Running:
-    """A command at work."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def line(self) -> str:
-        assert self._process.stdout is not None
-        async with asyncio.timeout(SECONDS):
-            return (await self._process.stdout.readline()).decode()
-
-    async def line_with(self, text: str) -> str:
-        """The first line that has it; says what came when none does."""
-        seen: list[str] = []
-        while line := await self.line():
-            if text in line:
-                return line
-            seen.append(line)
-        assert self._process.stderr is not None
-        raise AssertionError(
-            f"no line with {text!r} in {''.join(seen)!r}; stderr: {(await self._process.stderr.read()).decode()}"
-        )
-
-    async def said(self, text: str) -> str:
-        """The first line on stderr that has it."""
-        assert self._process.stderr is not None
-        seen: list[str] = []
-        async with asyncio.timeout(SECONDS):
-            while line := (await self._process.stderr.readline()).decode():
-                if text in line:
-                    return line
-                seen.append(line)
-        raise AssertionError(f"nothing said {text!r}: {''.join(seen)!r}")
-
-    def signal(self, number: int) -> None:
-        self._process.send_signal(number)
-
-    async def end(self) -> tuple[int, str, str]:
-        """Exit code, what was left on stdout, stderr."""
-        async with asyncio.timeout(SECONDS):
-            out, err = await self._process.communicate()
-        assert self._process.returncode is not None
-        return self._process.returncode, out.decode(), err.decode()
-
-
-@asynccontextmanager
-async def running(*args: str, **environ: str) -> AsyncIterator[Running]:
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND,
-        *args,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        limit=16 * 1024 * 1024,
-        env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent", **environ},
-    )
-    try:
-        yield Running(process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
-
-
-async def run(*args: str, **environ: str) -> tuple[int, str, str]:
-    async with running(*args, **environ) as command:
-        return await command.end()
-
-
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port: int = held.getsockname()[1]
-        return port
+from cli_processes import Running, port_created, run, running
 
 
 @asynccontextmanager
@@ -166,7 +85,7 @@ async def test_a_watch_survives_a_restart_of_the_server_and_says_so(tmp_path: Pa
     config.write_text(
         f"listen: 127.0.0.1:{port}\ndata_dir: {store}\nsources: [{{name: one, type: replay, path: {recording}, speed: 0}}]\n"
     )
-    recording.write_text(_port("a", 1) + _port("b", 2))
+    recording.write_text(port_created("a", 1) + port_created("b", 2))
     environ = {"VEDETTE_URL": f"http://127.0.0.1:{port}"}
     async with running("serve", "--config", str(config)) as serving:
         await serving.said("listening")
@@ -176,7 +95,7 @@ async def test_a_watch_survives_a_restart_of_the_server_and_says_so(tmp_path: Pa
             serving.signal(signal.SIGTERM)
             assert (await serving.end())[0] == 0
             # What happens while nobody serves is there when it is back.
-            recording.write_text(_port("c", 3) + _port("d", 4))
+            recording.write_text(port_created("c", 3) + port_created("d", 4))
             async with running("serve", "--config", str(config)):
                 names = [json.loads(await watching.line())["object"]["status"]["name"] for _ in range(2)]
                 watching.signal(signal.SIGINT)
@@ -186,22 +105,6 @@ async def test_a_watch_survives_a_restart_of_the_server_and_says_so(tmp_path: Pa
     assert code == 0
     assert "-- the server ended the stream; trying again in" in said or "-- the connection broke" in said
     assert "-- resumed after revision" in said
-
-
-def _port(name: str, number: int) -> str:
-    """A line of a recording: a port was created."""
-    port = {
-        "id": f"00000000-0000-4000-8000-00000000000{number}", "name": name, "project_id": "p" * 32, "revision_number": 1,
-        "created_at": "2026-11-20T15:00:00Z", "updated_at": "2026-11-20T15:00:00Z", "network_id": "n", "fixed_ips": [],
-    }  # fmt: skip
-    message = {
-        "message_id": f"m{number}", "publisher_id": "network.ctl", "event_type": "port.create.end", "priority": "INFO",
-        "timestamp": f"2026-11-20 15:00:0{number}.000000", "payload": {"port": port},
-    }  # fmt: skip
-    return (
-        json.dumps({"recv_ts": number, "exchange": "neutron", "routing_key": "notifications.info", "body": json.dumps(message)})
-        + "\n"
-    )
 
 
 async def test_get_in_every_form_and_events() -> None:
@@ -279,7 +182,7 @@ async def test_what_is_not_understood_is_shown_with_its_reason_and_bytes(tmp_pat
     port = free_port()
     recording = tmp_path / "recording.jsonl"
     odd = [{"body": "{not json \x1b[31m"}, {"body": '{"event_type": 7}'}, {"body": '{"event_type": "x", "password": "hunter2"}'}]
-    recording.write_text("".join(json.dumps({"recv_ts": n, **line}) + "\n" for n, line in enumerate(odd)) + _port("a", 9))
+    recording.write_text("".join(json.dumps({"recv_ts": n, **line}) + "\n" for n, line in enumerate(odd)) + port_created("a", 9))
     config = tmp_path / "vedette.yaml"
     config.write_text(
         f"listen: 127.0.0.1:{port}\ndata_dir: ''\nsources: [{{name: one, type: replay, path: {recording}, speed: 0}}]\n"
