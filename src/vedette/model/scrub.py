@@ -9,6 +9,7 @@ A key is secret by its letters alone, in any case: `adminPass`, `admin_pass` and
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -75,6 +76,7 @@ def scrub_text(body: bytes, most: int) -> tuple[str, int]:
     return _cut(shown, most), len(body) - len(shown)
 
 
+@functools.lru_cache(maxsize=8192)
 def is_secret(key: str) -> bool:
     """Whether a value under this key is a secret."""
     return _SECRET_KEY.search(_NO_LETTERS.sub("", key.lower())) is not None
@@ -123,6 +125,7 @@ _FEW, _NOT_FEW = _keep(b"abchkprstu{")
 _FEW_STEMS = (b"crt", b"tk", b"cct", b"pass", b"srcca", b"apk", b"prrau", b"usrat")
 _LETTERS, _NOT_LETTERS = _keep(b"abcdefghijklmnopqrstuvwxyz{")
 
+_NAME = re.compile(r"[A-Za-z_-]{1,40}", re.ASCII)
 _NO_LETTERS = re.compile(r"[^a-z{\[]+")
 _SECRET_KEY = re.compile("|".join((*WORDS, "pass$")))
 _KEY_IN_TEXT = (
@@ -162,17 +165,46 @@ _encoder = msgspec.json.Encoder()
 
 
 def _clean(value: Any, depth: int) -> Any:
-    if depth > MAX_DEPTH:
-        raise NotUnderstood(f"the payload is nested deeper than {MAX_DEPTH} levels")
+    """Secrets out by key first; then, if what is left could still hold one inside a text, text by text."""
+    texts: list[str] = []
+    masked = _mask(value, depth, texts)
+    # One look at all texts together: each look has a price, and hardly any text has a secret. (A word that stands across the
+    # border of two is a look for nothing.)
+    return _clean_texts(masked, depth) if suspicious("\n".join(texts).encode("utf-8", "surrogatepass")) else masked
+
+
+def _mask(value: Any, depth: int, texts: list[str]) -> Any:
+    """The value with what stands under secret keys replaced; the texts that are left are put into `texts`."""
+    if isinstance(value, str):
+        texts.append(value)
+        return value
     if isinstance(value, dict):
-        return {
-            _clean_text(key, depth): (MASK if item is not None else None) if is_secret(key) else _clean(item, depth + 1)
-            for key, item in value.items()
-        }
+        if depth > MAX_DEPTH:
+            raise NotUnderstood(f"the payload is nested deeper than {MAX_DEPTH} levels")
+        found = {}
+        for key, item in value.items():
+            if is_secret(key):
+                found[key] = MASK if item is not None else None
+                if _NAME.fullmatch(key):
+                    continue  # the name of a secret, not one that somebody used as a key
+            else:
+                found[key] = _mask(item, depth + 1, texts)
+            texts.append(key)
+        return found
     if isinstance(value, list):
-        return [_clean(item, depth + 1) for item in value]
+        if depth > MAX_DEPTH:
+            raise NotUnderstood(f"the payload is nested deeper than {MAX_DEPTH} levels")
+        return [_mask(item, depth + 1, texts) for item in value]
+    return value
+
+
+def _clean_texts(value: Any, depth: int) -> Any:
     if isinstance(value, str):
         return _clean_text(value, depth)
+    if isinstance(value, dict):
+        return {_clean_text(key, depth): _clean_texts(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_clean_texts(item, depth + 1) for item in value]
     return value
 
 
