@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from cli_processes import Running, port_created, run, running
+from cli_processes import Running, free_port, port_created, run, running
 
 
 @asynccontextmanager
