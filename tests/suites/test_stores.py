@@ -33,6 +33,7 @@ from vedette.testing.store_suite import (
     StoreSuite,
     compare,
     memory_place,
+    nothing_is_orphaned,
     notice,
     random_history,
     reading,
@@ -62,19 +63,6 @@ def dump(folder: Path, *tables: str) -> dict[str, list[tuple[object, ...]]]:
         return {table: db.execute(f"SELECT * FROM {table}").fetchall() for table in tables}  # noqa: S608
 
 
-def check_nothing_is_orphaned(folder: Path) -> None:
-    """Each body in `changes` is the present of an object, in the kept window, or what stood before a change in it."""
-    with closing(sqlite3.connect(folder / FILE)) as db:
-        (oldest,) = db.execute("SELECT value FROM meta WHERE name = 'oldest'").fetchone()
-        there = {seq for (seq,) in db.execute("SELECT seq FROM changes")}
-        present = {seq for (seq,) in db.execute("SELECT seq FROM objects WHERE seq IS NOT NULL")}
-        window = db.execute("SELECT seq, before FROM changes WHERE revision > ?", (oldest,)).fetchall()
-        wanted = present | {seq for seq, _ in window} | {before for _, before in window if before is not None}
-        assert there == wanted
-        assert db.execute("SELECT count(*) FROM seen").fetchone() == db.execute("SELECT count(*) FROM entries").fetchone()
-        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-
-
 class TestMemory(StoreSuite):
     durable = False
     place = contextmanager(lambda self: memory_place())
@@ -87,7 +75,7 @@ class TestSqlite(StoreSuite):
     def place(self) -> Iterator[Opener]:
         with sqlite_folder() as folder:
             yield opener_in(folder)
-            check_nothing_is_orphaned(folder)
+            nothing_is_orphaned(folder)
 
     @random_history
     @given(steps)
@@ -265,7 +253,7 @@ async def test_many_readers_and_a_writer_never_find_the_file_locked_and_the_log_
     assert sum(reads or 0 for reads in results) > 8
     assert longest < 12 * 1_048_576, "readers that overlap keep the write-ahead log from starting anew"
     await store.close()
-    check_nothing_is_orphaned(folder)
+    nothing_is_orphaned(folder)
 
 
 async def test_a_list_is_as_of_the_head_although_its_snapshot_is_newer(folder: Path) -> None:
@@ -333,7 +321,7 @@ async def test_the_file_shrinks_when_the_log_does(lab: Lab, folder: Path) -> Non
     await lab.retain_all(horizon=lab.clock.now + 1)
     await lab.reopen()
     assert (folder / FILE).stat().st_size < 4 * 1_048_576
-    check_nothing_is_orphaned(folder)
+    nothing_is_orphaned(folder)
 
 
 async def test_a_number_of_a_change_that_went_is_never_given_again(lab: Lab, folder: Path) -> None:

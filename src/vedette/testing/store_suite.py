@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -1124,3 +1126,17 @@ def memory_place() -> Iterator[Opener]:
         return MemoryStore(clock)
 
     yield opener
+
+
+def nothing_is_orphaned(folder: Path) -> None:
+    """Of a folder of SqliteStore that nobody holds: each body in `changes` is the present of an object, in the kept window, or
+    what stood before a change in it; each entry has its id; and SQLite finds no fault."""
+    with closing(sqlite3.connect(folder / "vedette.db")) as db:
+        (oldest,) = db.execute("SELECT value FROM meta WHERE name = 'oldest'").fetchone()
+        there = {seq for (seq,) in db.execute("SELECT seq FROM changes")}
+        present = {seq for (seq,) in db.execute("SELECT seq FROM objects WHERE seq IS NOT NULL")}
+        window = db.execute("SELECT seq, before FROM changes WHERE revision > ?", (oldest,)).fetchall()
+        wanted = present | {seq for seq, _ in window} | {before for _, before in window if before is not None}
+        assert there == wanted
+        assert db.execute("SELECT count(*) FROM seen").fetchone() == db.execute("SELECT count(*) FROM entries").fetchone()
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
