@@ -682,7 +682,9 @@ class _Writer:
         return result
 
     def _write(self, batch: Sequence[_Append], now: int) -> tuple[list[Appended], list[Sequence[int | None] | VedetteError]]:
-        known = self._known([_seen_id(new.notice) for work in batch for new in work.entries if not isinstance(new, Entry)])
+        ids = [_seen_id(new.notice) for work in batch for new in work.entries]
+        known = self._known(ids)
+        next_id = iter(ids)
         answers: list[Sequence[int | None] | VedetteError] = []
         appended: list[Appended] = []
         entry_rows: list[tuple[Any, ...]] = []
@@ -692,10 +694,12 @@ class _Writer:
         for work in batch:
             if work.expect and (conflict := self._conflict(work.expect)):
                 answers.append(conflict)
+                for _ in work.entries:
+                    next(next_id)
                 continue
             answer: list[int | None] = []
             for new in work.entries:
-                id_ = _seen_id(new.notice)
+                id_ = next(next_id)
                 if isinstance(new, Entry):  # of another log, which has told duplicates from news already
                     if new.revision <= self.head:
                         answer.append(None)
