@@ -20,14 +20,13 @@ from typing import Protocol
 import msgspec
 from aiohttp import web
 
-from vedette.clients.keystone import Verified
 from vedette.errors import ConfigError, IdentityUnavailable, Unauthenticated
 from vedette.kit.clock import Clock
 from vedette.kit.log import kv
 from vedette.kit.secret import Secret
 from vedette.kit.telemetry import Telemetry
 from vedette.model.notice import Notice
-from vedette.ports import EVERYTHING, Authenticator, Identity, Scope
+from vedette.ports import EVERYTHING, Authenticator, Identity, Scope, Verified
 
 log = logging.getLogger("vedette.api.auth")
 

@@ -29,6 +29,7 @@ from vedette.errors import ConfigError, IdentityUnavailable, Unauthenticated
 from vedette.kit.clock import Clock, SystemClock, parse_us
 from vedette.kit.log import kv
 from vedette.kit.secret import Secret
+from vedette.ports import Verified as Verified
 
 log = logging.getLogger("vedette.clients.keystone")
 
@@ -83,25 +84,6 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     cert: str = ""
     key: str = ""
     """Files: the CA to trust instead of the system's; a client certificate and its key."""
-
-
-class Verified(msgspec.Struct, frozen=True, kw_only=True):
-    """What Keystone says of a valid token."""
-
-    user_id: str
-    user_name: str
-    project_id: str = ""
-    project_name: str = ""
-    domain_id: str = ""
-    """Of a token scoped to a domain."""
-    system: bool = False
-    roles: tuple[str, ...] = ()
-    admin_project: bool | None = None
-    """Where the cloud names an admin project: whether the token is scoped to it."""
-    expires_at: int
-    """UTC microseconds, Keystone's clock."""
-    seconds_left: float
-    """By Keystone's clock when it answered, so a wrong clock here makes no token live longer."""
 
 
 class Issued(msgspec.Struct, frozen=True, kw_only=True):
