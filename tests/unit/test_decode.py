@@ -152,6 +152,8 @@ def test_content_encodings(encoding: str, squeeze: Any) -> None:
         (b'{"event_type": "x", "payload": ' + b"[" * 9000 + b"]" * 9000 + b"}", "", "nested too deep"),
         (b"xyz", "gzip", "not gzip"),
         (gzip.compress(wrapped())[:-12], "gzip", "cut off"),
+        (b'{"event_type": 5, "payload": ' + b"[" * 9000 + b"]" * 9000 + b"}", "", "nested too deep"),
+        (b'{"event_type": 5, "payload": 1', "", "not JSON"),
         (b"x", "br", "unknown content-encoding 'br'"),
         (b" " * (MAX_BODY + 1), "", "more than"),
         (gzip.compress(b" " * (MAX_BODY + 1)), "gzip", "when inflated"),
@@ -177,6 +179,11 @@ def test_a_body_of_16_mib_is_read() -> None:
     body = bare(payload=fill)
     assert len(body) == MAX_BODY
     assert len(bytes(decode(body, "s").payload)) == len(fill) + 2
+
+
+def test_plain_bytes_by_any_name_are_shown() -> None:
+    for name in ("", "utf-8", "UTF-8", "binary"):
+        assert json.loads(bytes(set_aside(b"{}", "s", "odd", content_encoding=name).payload))["body"] == "{}"
 
 
 def test_what_is_set_aside_holds_no_secret() -> None:

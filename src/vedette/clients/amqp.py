@@ -532,15 +532,17 @@ class _Connection:
             self._raw.close()
 
     async def close(self, within: float) -> None:
-        """Close it, politely for so many seconds."""
+        """Close it, politely for so many seconds; then without a word."""
         if not (self._raw.is_closing or self._raw.is_closed):
             self._raw.close()
-        try:
-            async with asyncio.timeout(within):
-                await self._gone.wait()
-        except TimeoutError:
-            self.drop()
-            await self._gone.wait()
+        for _ in range(2):
+            try:
+                async with asyncio.timeout(within):
+                    await self._gone.wait()
+                return
+            except TimeoutError:
+                self.drop()
+        log.error("a connection would not close")
 
     def _on_open(self, _connection: Any) -> None:
         self._up = True

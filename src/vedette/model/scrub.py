@@ -76,9 +76,14 @@ def scrub_text(body: bytes, most: int) -> tuple[str, int]:
     return _cut(shown, most), len(body) - len(shown)
 
 
-@functools.lru_cache(maxsize=8192)
 def is_secret(key: str) -> bool:
     """Whether a value under this key is a secret."""
+    # The same few keys come again and again; those that no service would use are not remembered (a key may have megabytes).
+    return _is_secret(key) if len(key) <= 100 else _is_secret.__wrapped__(key)
+
+
+@functools.lru_cache(maxsize=8192)
+def _is_secret(key: str) -> bool:
     return _SECRET_KEY.search(_NO_LETTERS.sub("", key.lower())) is not None
 
 

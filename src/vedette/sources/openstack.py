@@ -19,7 +19,7 @@ from typing import Any, Literal
 import msgspec
 
 from vedette.clients.amqp import AmqpBroker, Broker, Delivery, Found, Queue, Session, Wanted, address
-from vedette.errors import BrokerUnavailable, ConfigError, NotUnderstood, QueueShared, TryLater
+from vedette.errors import BrokerUnavailable, CannotStart, ConfigError, NotUnderstood, QueueShared, TryLater
 from vedette.kit.backoff import delays
 from vedette.kit.clock import Clock, parse_us, rfc3339_us
 from vedette.kit.log import kv
@@ -185,6 +185,9 @@ class OpenStackSource:
                 self._down(f"waiting for another consumer of the queue to go: {why}")
                 await clock.sleep(min(1.0, self._options.heartbeat_s / 4))
                 continue
+            except CannotStart as why:
+                self._down(str(why))
+                raise
             except BrokerUnavailable as why:
                 wait = next(waits)
                 self._down(str(why))
@@ -434,16 +437,17 @@ def decode(body: bytes, source: str, *, content_encoding: str = "", traceparent:
     Both of oslo.messaging's envelopes (`oslo_messaging/_drivers/common.py`: bare, and `oslo.version` 2.0 with the message as a
     JSON string); gzip and deflate where `content_encoding` says so.
     """
-    if content_encoding and content_encoding != "utf-8":
+    if content_encoding and content_encoding not in _PLAIN:
         body = _inflated(body, content_encoding)
     if len(body) > MAX_BODY:
         raise NotUnderstood(f"the body has {len(body)} bytes, more than {MAX_BODY}")
     try:
-        message = _decode(body)
-        if message.wrapped is not None:
-            message = _decode(message.wrapped)
-    except msgspec.ValidationError as why:
-        message = _decode_odd(body, why)
+        try:
+            message = _decode(body)
+            if message.wrapped is not None:
+                message = _decode(message.wrapped)
+        except msgspec.ValidationError as why:
+            message = _decode_odd(body, str(why))
     except msgspec.DecodeError as why:
         raise NotUnderstood(f"not JSON: {why}") from None
     except UnicodeDecodeError as why:
@@ -482,7 +486,7 @@ def set_aside(
 ) -> Notice:
     """A notice about a message that could not be read, for a person to look at: the reason, and its scrubbed bytes as text
     (`withheld` says how many were left out because a secret may be in them). The same bytes give the same id."""
-    if content_encoding and content_encoding != "utf-8":
+    if content_encoding and content_encoding not in _PLAIN:
         # Compressed bytes can hide a secret from every search.
         text, withheld = "", len(body)
     else:
@@ -532,17 +536,20 @@ _decode = msgspec.json.Decoder(_Message).decode
 _decode_any = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encoder = msgspec.json.Encoder()
 
+_PLAIN = frozenset({"utf-8", "UTF-8", "utf8", "us-ascii", "ascii", "binary", "identity", "8bit", "7bit"})
+"""Content-encodings (most of them are no such thing) that leave the bytes as they are. oslo.messaging says `utf-8`."""
+
 _NEEDED = ("oslo.message", "event_type", "message_id")
 """What must be of the right type; any other field of a wrong type is left out: it only describes the message."""
 
 
-def _decode_odd(body: bytes, why: msgspec.ValidationError) -> _Message:
-    """A message with a field of an unexpected type: read what is of the right one."""
+def _decode_odd(body: bytes, why: str) -> _Message:
+    """A message with a field of an unexpected type: read what is of the right one. Raises what `decode` translates."""
     text: bytes | str = body
     for _ in range(2):
         try:
             fields = _decode_any(text)
-        except msgspec.DecodeError as odd:
+        except msgspec.ValidationError as odd:
             raise NotUnderstood(f"not a notification: {odd}") from None
         kept: dict[str, Any] = {}
         for field in _FIELDS:
@@ -567,13 +574,13 @@ _FIELDS = msgspec.structs.fields(_Message)
 def _inflated(body: bytes, content_encoding: str) -> bytes:
     """The body behind a content-encoding, at most MAX_BODY bytes of it: a few kB can hold gigabytes of zeros."""
     name = content_encoding.lower()
+    if name in _PLAIN:
+        return body
     if name in ("gzip", "x-gzip"):
         windows = [31]
     elif name == "deflate":
         # RFC 9110 §8.4.1.2 means zlib's format; some send the bare deflate stream.
         windows = [15, -15]
-    elif name in ("utf8", "utf-8", "us-ascii", "ascii", "binary", "identity", "8bit", "7bit"):
-        return body
     else:
         raise NotUnderstood(f"unknown content-encoding {content_encoding!r}")
     reason = "empty"
