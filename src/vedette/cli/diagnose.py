@@ -362,11 +362,12 @@ async def check_keystone(config: settings.Config) -> Findings:
     yield skew_of(
         "Keystone's clock", issued.expires_at / 1e6 - issued.seconds_left - time.time(), "chronyc makestep, here and there"
     )
+    grant = f"openstack role add --user {issued.user_id} --project {issued.project_id or '<project>'} service"
     client = keystone.Keystone(credentials)
     try:
         verified = await client.validate(issued.token)
     except (IdentityUnavailable, Unauthenticated) as why:
-        yield Finding("fail", about, str(why), f"openstack token issue   (as {issued.user_name}), and look at Keystone's log")
+        yield Finding("fail", about, str(why), f"{grant}\nif it has that role: look at Keystone's log")
         return
     finally:
         await client.close()
@@ -380,7 +381,7 @@ async def check_keystone(config: settings.Config) -> Findings:
             "fail",
             about,
             f"{said}: not enough to look at other people's tokens",
-            f"openstack role add --user {issued.user_id} --project {issued.project_id or '<project>'} service",
+            grant,
         )
 
 
