@@ -212,7 +212,9 @@ class Store(Protocol):
     async def append(self, entries: Sequence[NewEntry], expect: Mapping[Key, int] | None = None) -> Sequence[int | None]:
         """Make the entries durable, in order, all or none; each one's revision, None for a duplicate.
 
-        Raises StoreUnavailable (nothing kept), Conflict (an object's revision is not the expected one; 0: must not exist).
+        Raises StoreUnavailable (nothing kept), Conflict (an object's revision is not the expected one; 0: must not exist),
+        NotUnderstood (a notice that can't be stored at all, e.g. a lone surrogate in its id: no retry helps). An entry whose
+        readings can't be folded is kept without them, and logged. Cancelled: it is written all the same.
         """
         ...
 
@@ -237,7 +239,8 @@ class Store(Protocol):
 
     async def changes(self, after: int, *, selection: Selection, limit: int = 500) -> tuple[Sequence[Change], int]:
         """Changes with a revision above `after`, whole entries, oldest first, where the selection holds before or after
-        the change; and the revision up to which this is complete. Raises Expired."""
+        the change; and the revision up to which this is complete: below `head`, ask again from there, also when nothing was
+        found (a store looks at so many at a time). Raises Expired."""
         ...
 
     async def entries(
