@@ -298,9 +298,13 @@ async def test_what_is_remembered_is_bounded_and_the_least_used_goes(
     # Guesses push out guesses, never the verdicts of those who are known.
     await authenticator.identify(tokens[0])
     assert fake.validations == 25
+    for number, asked in ((19, 25), (0, 26)):
+        with pytest.raises(Unauthenticated):
+            await authenticator.identify(f"gAAAAABguess-{number}")
+        assert fake.validations == asked
     shown = telemetry.render().decode()
     assert "vedette_tokens_known 3.0" in shown
-    assert 'vedette_token_lookups_total{outcome="refused"} 20.0' in shown
+    assert 'vedette_token_lookups_total{outcome="refused"} 21.0' in shown
 
 
 # --- Keystone is down
@@ -346,9 +350,12 @@ async def test_new_tokens_are_told_to_come_back_and_are_not_held_against_them(
     with pytest.raises(IdentityUnavailable) as raised:
         await authenticator.identify(token)
     assert raised.value.delay > 0
+    assert authenticator.trouble
     await fake.start()
-    assert (await authenticator.identify(token)).name == "ann"
+    with pytest.raises(Unauthenticated):
+        await authenticator.identify("gAAAAABno-such-token")
     assert not authenticator.trouble
+    assert (await authenticator.identify(token)).name == "ann"
 
 
 async def test_a_token_that_ends_while_keystone_is_down_has_ended(

@@ -168,6 +168,19 @@ async def test_many_that_hear_our_token_is_unknown_log_in_once(client: Keystone,
     assert fake.logins == 2
 
 
+async def test_who_hears_it_late_does_not_throw_the_new_one_away(client: Keystone, fake: FakeKeystone) -> None:
+    await client.validate(anns(fake))
+    fake.tokens[next(text for text, token in fake.tokens.items() if token.user == id_of(fake, "vedette"))].revoked = True
+    late = fake.held = asyncio.Event()
+    waiting = asyncio.create_task(client.validate(anns(fake)))
+    await fake.asked(VALIDATE, 2)
+    fake.held = None
+    await client.validate(anns(fake))
+    late.set()
+    assert (await waiting).user_name == "ann"
+    assert fake.logins == 2
+
+
 async def test_the_first_to_need_a_login_may_go_away(client: Keystone, fake: FakeKeystone) -> None:
     fake.held = asyncio.Event()
     first = asyncio.create_task(client.validate(anns(fake)))
@@ -250,7 +263,7 @@ async def test_any_other_answer_means_try_later(client: Keystone, fake: FakeKeys
         b'{"token": {"user": {}, "expires_at": "2030-01-01T00:00:00.000000Z"}}',
         b"[" * 100_000,
         b'{"token": {"user": {"id": "u"}, "expires_at": "2030-01-01T00:00:00.000000Z", "roles": "admin"}}',
-        b" " * 5_000_000,
+        b'{"token": {"user": {"id": "u"}, "expires_at": "2030-01-01T00:00:00.000000Z"}}' + b" " * 5_000_000,
     ],
     ids=range(10),
 )
@@ -260,6 +273,16 @@ async def test_an_answer_that_is_not_understood_lets_nobody_in(client: Keystone,
     fake.garbage = body
     with pytest.raises(IdentityUnavailable):
         await client.validate(token)
+
+
+async def test_a_redirect_takes_no_token_along(client: Keystone, fake: FakeKeystone, clock: FakeClock) -> None:
+    token = anns(fake)
+    await client.validate(token)
+    async with FakeKeystone(clock) as elsewhere:
+        fake.fault, fake.location = 307, f"{elsewhere.url}/auth/tokens"
+        with pytest.raises(IdentityUnavailable, match="answered 307"):
+            await client.validate(token)
+        assert not elsewhere.requests
 
 
 async def test_down_and_up_again(client: Keystone, fake: FakeKeystone, clock: FakeClock) -> None:

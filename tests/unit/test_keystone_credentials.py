@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vedette.clients.keystone import Credentials, credentials, places
@@ -236,7 +236,6 @@ def test_the_only_cloud_is_taken_and_of_several_one_must_be_named(tmp_path: Path
         f"clouds:\n  lab:\n    auth: {{password: {PASSWORD}\n",
         f"clouds:\n  lab: {PASSWORD}\n",
         f"clouds: [{PASSWORD}]\n",
-        f"clouds: !!python/object/apply:os.system ['echo {PASSWORD}']\n",
         f"clouds:\n  lab:\n    auth: {PASSWORD}\n",
         f"clouds:\n  lab:\n    auth: {{auth_url: '{URL}', password: [{PASSWORD}]}}\n",
         f"- {PASSWORD}\n",
@@ -250,6 +249,14 @@ def test_a_file_that_is_no_clouds_yaml_is_refused_without_showing_what_is_in_it(
         of({"cloud": "lab"}, tmp_path)
     assert PASSWORD not in str(refused.value)
     assert refused.value.__context__ is None or PASSWORD not in repr(refused.value.__context__)
+
+
+def test_a_file_is_data_and_runs_nothing(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    (tmp_path / "clouds.yaml").write_text(f"clouds:\n  lab: !!python/object/apply:os.mkdir ['{ran}']\n")
+    with pytest.raises(ConfigError, match=r"line 2.*is not YAML"):
+        of({"cloud": "lab"}, tmp_path)
+    assert not ran.exists()
 
 
 def test_places_are_those_of_openstacksdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,6 +278,7 @@ AUTHS = st.fixed_dictionaries(
 
 
 @pytest.mark.filterwarnings("ignore:Support for InfluxDB")
+@settings(deadline=None)
 @given(auth=AUTHS, secure=st.one_of(st.none(), st.just({"password": "other"})), flat=st.booleans())
 def test_openstacksdk_reads_the_same_out_of_the_same_files(
     tmp_path_factory: pytest.TempPathFactory, auth: dict[str, str], secure: dict[str, str] | None, flat: bool

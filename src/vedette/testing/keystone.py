@@ -84,6 +84,8 @@ class FakeKeystone:
         # faults
         self.fault = 0
         """Answer everything with this status."""
+        self.location = ""
+        """Where to, when the fault is a redirect."""
         self.garbage: bytes | None = None
         """Answer everything with this body."""
         self.amnesia = False
@@ -245,6 +247,8 @@ class FakeKeystone:
             await self._clock.sleep(self.latency)
         if self.fault:
             response = _error(self.fault, "The server is out of order")
+            if self.location:
+                response.headers["Location"] = self.location
         elif self.garbage is not None:
             response = web.Response(body=self.garbage, content_type="application/json")
         else:
