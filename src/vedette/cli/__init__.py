@@ -6,6 +6,8 @@ and errors.py (exit codes). Exit codes: 0 well, 1 failed, 2 wrong words or a wro
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from vedette.cli.access import add_to as add_access
@@ -36,9 +38,12 @@ app = typer.Typer(
 
 @app.callback()
 def options(
+    ctx: typer.Context,
     debug: bool = typer.Option(False, "--debug", envvar="VEDETTE_DEBUG", help="Show tracebacks of errors."),
 ) -> None:
     """Options of every command; `--debug` is looked at in errors.py."""
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
 
 
 for _add_to in (add_service, add_objects, add_events, add_access, add_doctor):

@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 from vedette.cli.reach import DEFAULT_URL, CaOption, CloudOption, InsecureOption, Reach, ServerOption, until_stopped
-from vedette.cli.show import Lines, plain, remark, say
+from vedette.cli.show import Lines, closing, plain, remark, say
 
 NOT_UNDERSTOOD = "vedette.not-understood"
 SHOWN_BYTES = 160
@@ -99,7 +99,7 @@ def events(
     if until_stopped(showing.show(reach, query, when, follow)):
         count = f"{showing.count} event{'' if showing.count == 1 else 's'}"
         place = f"; resume with --since {showing.place}" if showing.place else ""
-        say(f"Closed after {count}{place}")
+        closing(f"Closed after {count}{place}")
 
 
 class _Showing:

@@ -12,7 +12,21 @@ import msgspec
 import typer
 
 from vedette.cli.reach import DEFAULT_URL, CaOption, CloudOption, InsecureOption, Reach, ServerOption, until_stopped
-from vedette.cli.show import VERB_COLOURS, Lines, Output, as_event, as_json, as_name, as_yaml, cell, plain, remark, say, shown
+from vedette.cli.show import (
+    VERB_COLOURS,
+    Lines,
+    Output,
+    as_event,
+    as_json,
+    as_name,
+    as_yaml,
+    cell,
+    closing,
+    plain,
+    remark,
+    say,
+    shown,
+)
 from vedette.errors import BadRequest, NotFound
 
 if TYPE_CHECKING:
@@ -131,7 +145,7 @@ def watch(
     if until_stopped(watching.follow(reach, asked, since)):
         changes = f"{watching.changes} change{'' if watching.changes == 1 else 's'}"
         place = f"; resume with --since {watching.place}" if watching.place else ""
-        say(f"Closed after {changes}{place}")
+        closing(f"Closed after {changes}{place}")
 
 
 def _check(project: str | None, all_projects: bool) -> None:
@@ -325,7 +339,9 @@ class _Watching:
             return
         waiting, self._waiting = self._waiting, []
         self._lines.fit([self._cells(event) for event in waiting])
-        self._lines.fit([["00:00:00", "MODIFIED", *[""] * (len(self._at) + self._namespaces)]])
+        # What most of the lines to come will need: ids have 36 characters, projects 32.
+        spaces = ["0" * 32] if self._namespaces else []
+        self._lines.fit([["00:00:00", "MODIFIED", *spaces, "0" * 36, *[""] * (len(self._at) - 1)]])
         self._lines.begin()
         for event in waiting:
             self._line(event)

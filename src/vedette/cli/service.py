@@ -19,7 +19,7 @@ import typer
 
 from vedette import __version__
 from vedette.cli.reach import DEFAULT_URL
-from vedette.cli.show import say
+from vedette.cli.show import closing, say
 from vedette.errors import CannotStart, ConfigError
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ class _Playing:
 
     def ended(self) -> None:
         if self._service is not None:
-            say(f"{chr(10) if self._live else ''}Stopped after {self._numbers()}.")
+            closing(f"Stopped after {self._numbers()}.")
 
 
 def _called() -> str:

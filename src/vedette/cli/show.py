@@ -51,6 +51,14 @@ def say(text: str) -> None:
     typer.echo(plain(text), err=True)
 
 
+def closing(text: str) -> None:
+    """The last line after Ctrl-C: below the `^C` that the terminal shows."""
+    sys.stdout.flush()
+    if sys.stderr.isatty():
+        typer.echo("", err=True)
+    typer.echo(plain(text), err=True)
+
+
 def cell(value: Any) -> str:
     """A Table's cell as a word or more; never empty, so that columns can be counted."""
     if isinstance(value, bool):
