@@ -101,6 +101,25 @@ class Identity(msgspec.Struct, frozen=True):
     """UTC microseconds; 0: never."""
 
 
+class Verified(msgspec.Struct, frozen=True, kw_only=True):
+    """What Keystone says of a valid token."""
+
+    user_id: str
+    user_name: str
+    project_id: str = ""
+    project_name: str = ""
+    domain_id: str = ""
+    """Of a token scoped to a domain."""
+    system: bool = False
+    roles: tuple[str, ...] = ()
+    admin_project: bool | None = None
+    """Where the cloud names an admin project: whether the token is scoped to it."""
+    expires_at: int
+    """UTC microseconds, Keystone's clock."""
+    seconds_left: float
+    """By Keystone's clock when it answered, so a wrong clock here makes no token live longer."""
+
+
 class Authenticator(Protocol):
     """Turns a token into an identity."""
 
@@ -151,11 +170,17 @@ class Selection(msgspec.Struct, frozen=True):
         return self.holds(change.key, change.now) or (change.before is not None and self.holds(change.key, change.before))
 
     def tells(self, appended: Appended) -> bool:
-        """Whether an entry is news of something selected: of an object it changed, or of one that a reading speaks of."""
+        """Whether an entry is news of something selected: of an object it changed, or of one that a reading speaks of.
+
+        A notice is shown whole, so tenants get it only when every object in it is theirs to see, as it is now: not the
+        notice that takes an object to another project, nor a bulk request for several projects.
+        """
         if self.scope.admin and not (self.kind or self.id or self.source) and self.project is None:
             return True
         notice = appended.entry.notice
         if self.source and notice.source != self.source:
+            return False
+        if not self.scope.admin and not self._sees_all_of(appended):
             return False
         if any(self.concerns(change) for change in appended.changes):
             return True
@@ -166,6 +191,18 @@ class Selection(msgspec.Struct, frozen=True):
             and (not self.id or reading.id == self.id)
             and (self.project is None or reading.project == self.project)
             and (self.scope.admin or (bool(reading.project) and reading.project in self.scope.projects))
+            for reading in appended.entry.readings
+        )
+
+    def _sees_all_of(self, appended: Appended) -> bool:
+        seen: set[tuple[str, str, str]] = set()
+        for change in appended.changes:
+            if not self.scope.sees(change.now):
+                return False
+            seen.add((change.key.group, change.key.kind, change.key.id))
+        # Of an object that did not change, what the reading says is all there is.
+        return all(
+            (reading.group, reading.kind, reading.id) in seen or (bool(reading.project) and reading.project in self.scope.projects)
             for reading in appended.entry.readings
         )
 
