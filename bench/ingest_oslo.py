@@ -30,11 +30,10 @@ class Nothing:
     error = warn = info
 
 
-def main(url: str, count: int, kind: str) -> None:
+def main(url: str, count: int) -> None:
     conf = cfg.ConfigOpts()
     conf([], project="bench")
     transport = oslo_messaging.get_notification_transport(conf, url=url.replace("amqp://", "rabbit://").replace("%2F", ""))
-    conf.set_override("rabbit_quorum_queue", kind == "quorum", group="oslo_messaging_rabbit")
     targets = [oslo_messaging.Target(topic="notifications", exchange="nova")]
     listener = oslo_messaging.get_notification_listener(transport, targets, [Nothing()], executor="threading", pool="vedette")
     listener.start()
@@ -47,4 +46,4 @@ def main(url: str, count: int, kind: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    main(sys.argv[1], int(sys.argv[2]))

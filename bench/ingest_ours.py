@@ -30,15 +30,16 @@ async def main(url: str, count: int, kind: str, folder: Path) -> None:
         Options(name="bench", amqp=(url,), exchanges=("nova",), topics=("notifications",), queue=QueueOptions(type=kind)),
         clock=clock, telemetry=telemetry,
     )  # fmt: skip
-    seen = size = 0
+    seen = size = offers = 0
     begun: list[float] = []
     done = asyncio.Event()
 
     async def offer(notices: list[Notice]) -> None:
-        nonlocal seen, size
+        nonlocal seen, size, offers
         if not begun:
             begun.extend((time.perf_counter(), time.process_time()))
         await ingest.offer(notices)
+        offers += 1
         seen += sum(1 for notice in notices if notice.event_type != GAP)
         size += sum(len(notice.payload) for notice in notices)
         if seen >= count:
@@ -51,7 +52,7 @@ async def main(url: str, count: int, kind: str, folder: Path) -> None:
     await asyncio.gather(running, return_exceptions=True)
     stats = await store.stats()
     assert stats.entries >= count, f"{stats.entries} of {count} in the log"
-    print(json.dumps({"rate": count / wall, "cpu": cpu / count * 1e6, "bytes": size / count, "entries": stats.entries}))
+    print(json.dumps({"rate": count / wall, "cpu": cpu / count * 1e6, "bytes": size / count, "entries": stats.entries, "batch": count / offers}))
     broadcasting.cancel()
     await store.close()
 

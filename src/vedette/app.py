@@ -19,6 +19,7 @@ import msgspec
 
 from vedette import plugins
 from vedette.api.auth import (
+    KEEP_SECONDS,
     KeystoneAuthenticator,
     NoneAuthenticator,
     StaticToken,
@@ -53,8 +54,11 @@ GRACE_SECONDS = 10.0
 class Service:
     """Everything that runs, built and not yet started. No global state: two can live in one process."""
 
-    def __init__(self, config: Config, *, clock: Clock | None = None) -> None:
+    def __init__(self, config: Config, *, clock: Clock | None = None, recheck_seconds: float = KEEP_SECONDS) -> None:
+        """`recheck_seconds`: how long Keystone's word on a token is good, and how often the rights of open streams are looked
+        at; other than a minute only for tests."""
         self.config = config
+        self._recheck_seconds = recheck_seconds
         self.clock = clock or SystemClock()
         self.telemetry = Telemetry()
         self.addresses: list[tuple[str, int]] = []
@@ -62,8 +66,10 @@ class Service:
         self.face_addresses: dict[str, list[tuple[str, int]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._servers: list[Server] = []
-        self._store: Store | None = None
-        self._hub: Hub | None = None
+        self.store: Store | None = None
+        self.hub: Hub | None = None
+        self.ingest: Ingest | None = None
+        """Once started: what sources offer to."""
         self._keystone: Keystone | None = None
         self.failed: asyncio.Future[None] | None = None
         """Done with an error when a part can't go on without a person."""
@@ -86,11 +92,11 @@ class Service:
             store = await SqliteStore.open(Path(config.data_dir), clock)
         else:
             store = MemoryStore(clock)
-        self._store = store
+        self.store = store
         sources = [_source(one, clock, telemetry) for one in config.sources]
-        authenticator, self._keystone = _authenticator(config, clock, telemetry)
-        ingest = Ingest(store, kinds, telemetry, {one.name: one.drop for one in config.sources})
-        hub = self._hub = Hub(
+        authenticator, self._keystone = _authenticator(config, clock, telemetry, self._recheck_seconds)
+        ingest = self.ingest = Ingest(store, kinds, telemetry, {one.name: one.drop for one in config.sources})
+        hub = self.hub = Hub(
             store,
             Limits(
                 bookmark_seconds=config.watch.bookmark_seconds,
@@ -100,7 +106,7 @@ class Service:
             ),
             telemetry,
         )
-        rights = Rights(authenticator, clock)
+        rights = Rights(authenticator, clock, self._recheck_seconds)
         authenticator.on_forget.append(rights.look_now)
         store.follow(lambda appended: _drop_verdicts(authenticator, appended))
         _store_metrics(store, telemetry)
@@ -120,14 +126,17 @@ class Service:
             default_source=_default_source(config),
             cors=tuple(config.cors),
             hosts=_hosts(config) if config.auth.mode == "none" else None,
-            max_streams=config.watch.max_streams,
+            # Where nobody has a token all callers are one.
+            max_streams=config.watch.max_watchers if config.auth.mode == "none" else config.watch.max_streams,
         )
         self._spawn("watch", partial(keep_running, "watch", hub.run))
         self._spawn("retention", partial(keep_running, "retention", retention.run))
         await asyncio.sleep(0)  # the hub follows from here on: nothing is appended before
         await self._listen(needs, authenticator)
         for source in sources:
-            self._spawn(f"source {source.name}", partial(source.run, ingest.offer))
+            work = partial(source.run, ingest.offer)
+            name = f"source {source.name}"
+            self._spawn(name, partial(keep_running, name, work, fatal=(CannotStart, ConfigError)))
 
     async def _listen(self, needs: Needs, authenticator: Authenticator) -> None:
         config = self.config
@@ -137,14 +146,21 @@ class Service:
         endpoints = weaas.read_config(Path(face.config) if face and face.config else None, needs.kinds)
         faces = weaas.routes(needs, endpoints, open_to_all=open_to_all)
         in_path = weaas.path_token(endpoints)
-        app = build(needs, authenticator, faces=faces, path_token=in_path)
+        words = weaas.in_its_words(endpoints)
+        app = build(needs, authenticator, faces=faces, path_token=in_path, in_its_words=words)
         server = Server(app, listen=[(one.host, one.port) for one in config.listen], tls=tls)
         self._servers.append(server)
         await server.start()
         self.addresses = server.addresses
         if face and face.listen:
             old = Server(
-                bare(needs, authenticator, routes=weaas.routes(needs, endpoints, open_to_all=open_to_all), path_token=in_path),
+                bare(
+                    needs,
+                    authenticator,
+                    routes=weaas.routes(needs, endpoints, open_to_all=open_to_all),
+                    path_token=in_path,
+                    in_its_words=weaas.in_its_words(endpoints, alone=True),
+                ),
                 listen=[(one.host, one.port) for one in face.listen],
                 tls=tls,
             )
@@ -178,17 +194,17 @@ class Service:
         sources = [task for task in self._tasks if task.get_name().startswith("source ")]
         others = [task for task in self._tasks if task not in sources]
         await cancel(*sources)
-        if self._hub is not None:
-            self._hub.close()
+        if self.hub is not None:
+            self.hub.close()
             with suppress(TimeoutError):  # whoever does not end by then is cut with its connection
-                await asyncio.wait_for(self._hub.emptied(), GRACE_SECONDS)
+                await asyncio.wait_for(self.hub.emptied(), GRACE_SECONDS)
         for server in self._servers:
             await server.stop()
         await cancel(*others)
         if self._keystone is not None:
             await self._keystone.close()
-        if self._store is not None:
-            await self._store.close()
+        if self.store is not None:
+            await self.store.close()
         if self.failed is not None and self.failed.done() and not self.failed.cancelled():
             self.failed.exception()  # seen
 
@@ -229,7 +245,8 @@ def _drop_verdicts(authenticator: Authenticator, appended: Sequence[Appended]) -
 
 
 def _hosts(config: Config) -> frozenset[str]:
-    return frozenset({"localhost", "127.0.0.1", "::1"} | {one.host for one in config.listen})
+    weaas_listen = config.faces.weaas.listen if config.faces.weaas else ()
+    return frozenset({"localhost", "127.0.0.1", "::1"} | {one.host.lower() for one in (*config.listen, *weaas_listen)})
 
 
 def _store_metrics(store: Store, telemetry: Telemetry) -> None:
@@ -243,8 +260,10 @@ def _store_metrics(store: Store, telemetry: Telemetry) -> None:
 def _raise_open_files(max_watchers: int) -> None:
     """Each watcher is a descriptor. Raised to the hard limit; when that is not enough, said at the start and not at 3 a.m."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if soft != hard:
+        # (No limit at all is -1, and more than the kernel gives a process.)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     spare = 100
     if hard != resource.RLIM_INFINITY and max_watchers + spare > hard:
         raise CannotStart(
@@ -254,18 +273,21 @@ def _raise_open_files(max_watchers: int) -> None:
         )
 
 
-def _authenticator(config: Config, clock: Clock, telemetry: Telemetry) -> tuple[Authenticator, Keystone | None]:
+def _authenticator(
+    config: Config, clock: Clock, telemetry: Telemetry, keep_seconds: float
+) -> tuple[Authenticator, Keystone | None]:
     """Who judges tokens; and the Keystone client to close at the end, if there is one."""
     auth = config.auth
     if auth.mode == "none":
         log.warning("authentication is off: everybody who reaches the listener sees everything")
         return NoneAuthenticator(), None
     if auth.mode == "tokens":
-        tokens = [
-            StaticToken(token=one.token, name=one.name, projects=one.projects, roles=one.roles) for one in auth.tokens
-        ]
+        tokens = [StaticToken(token=one.token, name=one.name, projects=one.projects, roles=one.roles) for one in auth.tokens]
         return TokensAuthenticator(tokens), None
     settings = auth.keystone or KeystoneSettings()
     given = {name: value for name, value in msgspec.structs.asdict(settings).items() if value and name != "admin_roles"}
     keystone = Keystone(credentials(given), clock)
-    return KeystoneAuthenticator(keystone, clock, admin_roles=settings.admin_roles, telemetry=telemetry), keystone
+    authenticator = KeystoneAuthenticator(
+        keystone, clock, admin_roles=settings.admin_roles, telemetry=telemetry, keep_seconds=keep_seconds
+    )
+    return authenticator, keystone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pika
@@ -54,7 +55,7 @@ def feed(data: bytes, cuts: list[int]) -> tuple[Wire, list[Delivery]]:
     wire, got = Wire(), []
     wire.hand_deliveries_to(got.append, CHANNEL)
     places = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in itertools.pairwise(places):
         if start != end:
             wire._on_data_available(data[start:end])
     return wire, got

@@ -14,14 +14,14 @@ import functools
 import logging
 import ssl
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 import pika
 import pika.exceptions
-from pika.adapters.asyncio_connection import AsyncioConnection
 
+from vedette.clients.deliveries import Connection, Delivery
 from vedette.errors import BrokerUnavailable, CannotStart, ConfigError, QueueShared
 from vedette.kit.log import kv
 
@@ -56,18 +56,6 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """Consume although others do; and let others."""
     timeout_s: float = 30.0
     """For opening, and for each check."""
-
-
-class Delivery(NamedTuple):
-    """One message. Tags count from 1 in a session."""
-
-    tag: int
-    body: bytes
-    content_encoding: str
-    exchange: str
-    routing_key: str
-    redelivered: bool
-    traceparent: str
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -247,7 +235,7 @@ class AmqpSession:
         self._ended = ""
         self.step = "connecting"
         """What the broker was last asked for, for the person who reads why nothing came of it."""
-        self._arrived: list[tuple[Any, Any, bytes]] = []
+        self._arrived: list[Delivery] = []
         self._waiter: asyncio.Future[None] | None = None
         self._channel: _Channel | None = None
         self._last_arrived = 0
@@ -287,10 +275,11 @@ class AmqpSession:
             lambda _: self.end("the broker cancelled the consumer: the queue was deleted or moved")
         )
         await channel.call(channel.raw.basic_qos, prefetch_count=wanted.prefetch)
+        self._connection.hand_deliveries_to(self._on_delivery, channel.raw.channel_number)
         try:
-            await channel.call(
-                functools.partial(channel.raw.basic_consume, wanted.queue.name, self._on_message, exclusive=not wanted.shared)
-            )
+            # pika wants a callback; the deliveries never get that far.
+            consume = functools.partial(channel.raw.basic_consume, wanted.queue.name, lambda *_: None)
+            await channel.call(functools.partial(consume, exclusive=not wanted.shared))
         except _Refused as why:
             if why.code in (403, 405):
                 raise QueueShared(f"the queue {wanted.queue.name!r} is in somebody else's exclusive use: {why}") from None
@@ -307,18 +296,7 @@ class AmqpSession:
                 self._waiter = None
         batch = self._arrived[:most]
         del self._arrived[:most]
-        return [
-            Delivery(
-                method.delivery_tag,
-                body,
-                properties.content_encoding or "",
-                method.exchange,
-                method.routing_key,
-                method.redelivered,
-                _traceparent(properties.headers),
-            )
-            for method, properties, body in batch
-        ]
+        return batch
 
     def ack(self, tag: int) -> None:
         if self._ended or self._channel is None:
@@ -367,10 +345,10 @@ class AmqpSession:
             self._connection.drop()
         await self._connection.close(CLOSING)
 
-    def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        """Called by pika for each message: as little as can be. Bounded by the prefetch count."""
-        self._arrived.append((method, properties, body))
-        self._last_arrived = method.delivery_tag
+    def _on_delivery(self, delivery: Delivery) -> None:
+        """Called for each message: as little as can be. Bounded by the prefetch count."""
+        self._arrived.append(delivery)
+        self._last_arrived = delivery.tag
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -476,13 +454,6 @@ class _Refused(Exception):
         self.text = text
 
 
-class _Pika(AsyncioConnection):  # type: ignore[misc]
-    """With a way to cut the line: a polite close waits for an answer that a silent broker never gives."""
-
-    def cut(self) -> None:
-        self._terminate_stream(pika.exceptions.StreamLostError("dropped by us"))
-
-
 class _Connection:
     """A connection, with futures where pika has callbacks."""
 
@@ -492,7 +463,7 @@ class _Connection:
         self._gone = asyncio.Event()
         self._lost: list[Callable[[str], None]] = []
         self._up = False
-        self._raw = _Pika(
+        self._raw = Connection(
             parameters,
             on_open_callback=self._on_open,
             on_open_error_callback=self._on_gone,
@@ -520,6 +491,9 @@ class _Connection:
             return await _Channel.opened(self._raw)
         except pika.exceptions.AMQPError as why:
             raise BrokerUnavailable(_plain(why)) from None
+
+    def hand_deliveries_to(self, deliver: Callable[[Delivery], None], channel: int) -> None:
+        self._raw.hand_deliveries_to(deliver, channel)
 
     def drop(self) -> None:
         """Cut it without a word; the broker notices by itself."""
@@ -605,12 +579,6 @@ class _Channel:
 def _settle(future: asyncio.Future[Any], answer: Any) -> None:
     if not future.done():
         future.set_result(answer)
-
-
-def _traceparent(headers: dict[str, Any] | None) -> str:
-    """W3C trace context that an instrumented service put in the message's headers."""
-    value = headers.get("traceparent") if headers else None
-    return value if isinstance(value, str) and len(value) <= 256 else ""
 
 
 def _plain(why: BaseException) -> str:

@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from vedette.clients.amqp import AmqpBroker, Broker, Delivery, Found, Queue, Session, Wanted, address
+from vedette.clients.amqp import AmqpBroker, Broker, Found, Queue, Session, Wanted, address
+from vedette.clients.deliveries import Delivery
 from vedette.errors import BrokerUnavailable, CannotStart, ConfigError, NotUnderstood, QueueShared, TryLater
 from vedette.kit.backoff import delays
 from vedette.kit.clock import Clock, parse_us, rfc3339_us
@@ -215,6 +216,7 @@ class OpenStackSource:
         self._opened(session.found)
         watch = asyncio.create_task(self._watch(session, offer), name=f"{self.name}: checks")
         pending: deque[Delivery] = deque()
+        keeping: asyncio.Task[None] | None = None
         try:
             await self._offer_gaps(session, offer)
             while True:
@@ -223,15 +225,31 @@ class OpenStackSource:
                     self._progressed()
                     self._delivered_at = self._clock.monotonic()
                 notices, last = await self._decoded(pending)
-                # A gap that was noticed meanwhile goes first: what follows it can't be trusted to be complete.
-                await self._offer_gaps(session, offer)
-                await self._offer(session, offer, notices)
-                # Only now: a crash before this line means redelivery, never loss.
-                session.ack(last)
-                self._sure_until = self._clock.now_us()
-                self._numbers.unacked.set(session.unacked)
+                # One batch is being made durable while the next is decoded; a third would only be memory.
+                if keeping is not None:
+                    await keeping
+                keeping = asyncio.create_task(self._keep(session, offer, notices, last), name=f"{self.name}: offer")
         finally:
             await cancel(watch)
+            if keeping is not None:
+                if not keeping.done():
+                    await cancel(keeping)
+                elif (why := keeping.exception()) is not None and not isinstance(why, BrokerUnavailable):
+                    raise why  # the session ended because of it, and not the other way round
+
+    async def _keep(self, session: Session, offer: Offer, notices: list[Notice], last: int) -> None:
+        """Offer a batch and acknowledge it. Raises BrokerUnavailable; whatever it raises, it also ends the session."""
+        try:
+            # A gap that was noticed meanwhile goes first: what follows it can't be trusted to be complete.
+            await self._offer_gaps(session, offer)
+            await self._offer(session, offer, notices)
+            # Only now: a crash before this line means redelivery, never loss.
+            session.ack(last)
+        except Exception as why:
+            session.end(str(why))  # nobody may be waiting for this task: whoever waits for deliveries has to learn of it
+            raise
+        self._sure_until = self._clock.now_us()
+        self._numbers.unacked.set(session.unacked)
 
     async def _decoded(self, pending: deque[Delivery]) -> tuple[list[Notice], int]:
         """The next notices of `pending`, and the tag of the last."""

@@ -11,7 +11,8 @@ from collections import deque
 
 import msgspec
 
-from vedette.clients.amqp import Delivery, Found, Queue, Session, Wanted
+from vedette.clients.amqp import Found, Queue, Session, Wanted
+from vedette.clients.deliveries import Delivery
 from vedette.errors import BrokerUnavailable, CannotStart, QueueShared
 
 
