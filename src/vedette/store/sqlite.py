@@ -355,7 +355,7 @@ class SqliteStore:
         except Exception as why:
             error = _unavailable(why, self._path)
             bug = not isinstance(why, sqlite3.Error)
-            log.error("the batch was not written: %s", error, extra=kv(entries=count), exc_info=bug)
+            log.error("the batch was not written: %s", str(error), extra=kv(entries=count), exc_info=bug)
             self._call(lambda: _fail(batch, error))
         else:
             self._call(lambda: self._publish(appended, batch, answers))

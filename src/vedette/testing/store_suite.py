@@ -32,6 +32,7 @@ from vedette.model.entry import Entry, NewEntry
 from vedette.model.notice import Notice
 from vedette.model.reading import OPENSTACK, Key, Reading
 from vedette.ports import EVERYTHING, Appended, Scope, Selection, Store
+from vedette.store.memory import MemoryStore
 
 T0 = 1_795_187_946_000_000
 SECOND = 1_000_000
@@ -1120,7 +1121,6 @@ async def compare(first: Lab, second: Lab, history: Sequence[Step]) -> None:
 
 def memory_place() -> Iterator[Opener]:
     """The body of `place` for the store in memory, which others compare themselves with."""
-    from vedette.store.memory import MemoryStore
 
     async def opener(clock: SetClock) -> Store:
         return MemoryStore(clock)
