@@ -156,6 +156,15 @@ async def test_get_in_every_form_and_events() -> None:
         assert "resume with --since" in said
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_the_demo_leaves_nothing_behind_however_it_is_ended(tmp_path: Path, number: int) -> None:
+    async with demo(free_port(), TMPDIR=str(tmp_path)) as playing:
+        playing.signal(number)
+        code, _, _ = await playing.end()
+    assert code == 0
+    assert not list(tmp_path.iterdir())
+
+
 async def test_a_port_that_is_taken_is_said_in_one_line() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

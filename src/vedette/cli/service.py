@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Coroutine
@@ -195,6 +196,8 @@ class _Playing:
 
         def ready(service: Service) -> None:
             self._service = service
+            # A terminal that was closed ends the demo like Ctrl-C, so that its folder goes too.
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, os.kill, os.getpid(), signal.SIGTERM)
             self._greet(*service.addresses[0])
             if self._live:
                 counting.append(asyncio.create_task(self._count(), name="demo counter"))
