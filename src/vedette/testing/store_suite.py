@@ -368,7 +368,7 @@ steps = st.lists(
     max_size=30,
 )
 random_history = settings(
-    deadline=None, max_examples=250, suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors], database=None
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors], database=None
 )
 
 
