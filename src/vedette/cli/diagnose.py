@@ -588,7 +588,7 @@ def _bindings(
     if managed is None or managed.queue is None:
         if looked.queue is not None:
             yield Finding(
-                "note", about, "bindings can't be seen over AMQP (the service renews them at each connect and every `check` seconds)",
+                "note", about, "bindings can't be seen over AMQP (the service renews them at each connect and at each `check`)",
                 "--management-url http://<broker>:15672 shows them",
             )  # fmt: skip
         return
