@@ -36,8 +36,13 @@ class Rights:
         held = self._held.get(identity.key)
         if held is None:
             held = self._held[identity.key] = _Held(identity, token)
+            held.now.set()  # rights may have changed since the gate asked, when nobody was here to be told
             held.task = asyncio.create_task(self._look(held), name=f"rights of {identity.name}")
         held.watchers.add(watcher)
+        if identity.scope != held.identity.scope:
+            # One of the two verdicts is old. This stream comes back and is judged anew; whether the others may stay is asked.
+            watcher.end(Ended.REVOKED)
+            held.now.set()
         try:
             yield
         finally:
@@ -54,13 +59,19 @@ class Rights:
 
     async def _look(self, held: _Held) -> None:
         while True:
+            # (Not asyncio.wait_for: up to Python 3.11 it swallows a cancellation that comes as the waiting ends.)
             with suppress(TimeoutError):  # a minute has passed
-                await asyncio.wait_for(held.now.wait(), self._every)
+                async with asyncio.timeout(self._every):
+                    await held.now.wait()
             held.now.clear()
             try:
                 identity = await self._authenticator.recheck(held.token)
             except (Unauthenticated, IdentityUnavailable):
                 # Keystone down: the authenticator itself lets known tokens live on for a while; past that, deny.
+                self._end(held)
+                return
+            except Exception:
+                log.exception("the rights of open streams can't be looked at: they end")
                 self._end(held)
                 return
             if identity.scope != held.identity.scope:

@@ -12,18 +12,19 @@ import pkgutil
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDictProxy
 
 from vedette.api.auth import token_from
 from vedette.api.rights import Rights
-from vedette.api.status import status
+from vedette.api.status import of_code, status
 from vedette.api.tickets import Tickets
 from vedette.engine.watch import Hub
 from vedette.errors import Forbidden, VedetteError
@@ -33,15 +34,43 @@ from vedette.kit.telemetry import Telemetry
 from vedette.ports import Authenticator, Identity, Kind, SourceStatus, Store
 
 log = logging.getLogger("vedette.api")
+http_log = logging.getLogger("vedette.api.http")
+"""What aiohttp says of connections, see `_NoQuotes`."""
+
+
+class _NoQuotes(logging.Filter):
+    """What can't be parsed as HTTP is logged by aiohttp as an error that quotes it, a token in the path included, as often as
+    somebody likes to send it. Here it is one line at debug level that quotes nothing."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, HttpProcessingError):
+            return True
+        record.msg, record.args, record.exc_info = "a request could not be parsed: %s", (type(error).__name__,), None
+        record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+        return http_log.isEnabledFor(logging.DEBUG)
+
+
+http_log.addFilter(_NoQuotes())
 
 IDENTITY = web.RequestKey("identity", Identity)
 TOKEN = web.RequestKey("token", str)
 
-OPEN = frozenset(("/healthz", "/livez", "/readyz"))
-"""Answered without a token: they say nothing but whether the service is well."""
-MAX_QUERY = 8_192
-MAX_HEADERS = 16_384
+STARTED = web.RequestKey("started", bool)
+"""The answer's first line is on the wire: what goes wrong now can't be a Status any more."""
+
+OPEN = frozenset(("/", "/healthz", "/livez", "/readyz"))
+"""Answered without a token: they say whether the service is well, and (`/`, WEaaS') which names there are."""
+MAX_LINE = 16_384
+"""Bytes of a path and its query: two selectors of the longest, written with %, and a continue token."""
+MAX_HEADERS = 32_768
+"""Bytes of all headers; the longest tokens (PKI) have 8 KB."""
+MAX_PARSED = 65_536
+"""Bytes of the first line and of each header that the parser takes: above the limits that we answer ourselves."""
 MAX_BODY = 1_048_576
+
+InItsWords = Callable[[web.Request, Exception], Exception]
+"""What an older face makes of an error, so that its clients read what they know."""
 
 
 class Needs(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,16 +94,21 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     """Open streams per token."""
 
 
+def _as_it_is(_request: web.Request, why: Exception) -> Exception:
+    return why
+
+
 def build(
     needs: Needs,
     authenticator: Authenticator,
     *,
     faces: Sequence[web.RouteDef] = (),
     path_token: Callable[[web.Request], str | None] = lambda _request: None,
+    in_its_words: InItsWords = _as_it_is,
 ) -> web.Application:
     """The application: the gate, every route that a file in `routes/` gives, and those of older faces (`compat/`), whose
-    tokens may be part of the path."""
-    app = bare(needs, authenticator, routes=faces, path_token=path_token)
+    tokens may be part of the path and whose errors have texts of their own."""
+    app = bare(needs, authenticator, routes=faces, path_token=path_token, in_its_words=in_its_words)
     package = importlib.import_module("vedette.api.routes")
     for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda module: module.name):
         app.router.add_routes(importlib.import_module(f"{package.__name__}.{module.name}").routes(needs))
@@ -87,9 +121,12 @@ def bare(
     *,
     routes: Sequence[web.RouteDef],
     path_token: Callable[[web.Request], str | None],
+    in_its_words: InItsWords = _as_it_is,
 ) -> web.Application:
     """An application with the gate and only these routes: an older face at its own port."""
-    app = web.Application(middlewares=[_errors(needs), _gate(needs, authenticator, path_token)], client_max_size=MAX_BODY)
+    gate = _gate(needs, authenticator, path_token)
+    app = web.Application(middlewares=[_errors(needs, in_its_words), gate], client_max_size=MAX_BODY)
+    app.on_response_prepare.append(_preparing(needs))
     app.router.add_routes(routes)
     return app
 
@@ -103,9 +140,10 @@ class Server:
         self._runner = web.AppRunner(
             app,
             access_log=None,  # it would log tokens in WEaaS paths; counts are metrics, errors are logged here
+            logger=http_log,
             handler_cancellation=True,  # a client that is gone ends its watch at once
-            max_line_size=MAX_QUERY,
-            max_field_size=MAX_HEADERS,
+            max_line_size=MAX_PARSED,
+            max_field_size=MAX_PARSED,
             keepalive_timeout=75.0,
             shutdown_timeout=5.0,
         )
@@ -146,34 +184,42 @@ def _listener(host: str, port: int) -> socket.socket:
     return sock
 
 
-def reloading_context(cert: Path, key: Path) -> Callable[[], ssl.SSLContext]:
-    """A TLS context that reads the files again when they change: each handshake looks at most once a second.
+def reloading_context(cert: Path, key: Path, *, every: float = 1.0) -> Callable[[], ssl.SSLContext]:
+    """A TLS context that reads the files again when they change: handshakes look, at most once a second.
 
-    A pair that can't be read is logged, and the old one stays in use.
+    A pair that can't be read, or of which only one half is there yet, is logged; the old one stays in use.
     """
+    seen = [_stamp(cert, key), time.monotonic()]
+    # A context is never changed in use: a certificate loaded without its key would leave it with neither pair.
+    current = [_context(cert, key)]
+    front = _context(cert, key)
+
+    def look(connection: ssl.SSLObject, _name: str | None, _front: ssl.SSLContext) -> None:
+        now = time.monotonic()
+        if now - seen[1] >= every:
+            seen[1] = now
+            stamp = _stamp(cert, key)
+            if stamp is not None and stamp != seen[0]:
+                try:
+                    current[0] = _context(cert, key)
+                except (ssl.SSLError, OSError) as why:
+                    log.error("the new certificate can't be used, the old one stays: %s", why, extra=kv(cert=cert))
+                else:
+                    seen[0] = stamp
+                    log.info("certificate reloaded", extra=kv(cert=cert))
+        connection.context = current[0]
+
+    # Asked in every handshake, also of clients that name no server (OpenSSL's servername callback).
+    front.sni_callback = look
+    return lambda: front
+
+
+def _context(cert: Path, key: Path) -> ssl.SSLContext:
+    """Raises OSError, ssl.SSLError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(cert, key)
-    seen = [_stamp(cert, key), time.monotonic()]
-
-    def look(_socket: Any, _name: str | None, _context: ssl.SSLContext) -> None:
-        now = time.monotonic()
-        if now - seen[1] < 1.0:
-            return
-        seen[1] = now
-        stamp = _stamp(cert, key)
-        if stamp == seen[0] or stamp is None:
-            return
-        try:
-            context.load_cert_chain(cert, key)
-        except (ssl.SSLError, OSError) as why:
-            log.error("the new certificate can't be used, the old one stays: %s", why, extra=kv(cert=cert))
-        else:
-            seen[0] = stamp
-            log.info("certificate reloaded", extra=kv(cert=cert))
-
-    context.sni_callback = look
-    return lambda: context
+    return context
 
 
 def _stamp(*paths: Path) -> Any:
@@ -183,7 +229,7 @@ def _stamp(*paths: Path) -> Any:
         return None
 
 
-def _errors(needs: Needs) -> Middleware:
+def _errors(needs: Needs, in_its_words: InItsWords) -> Middleware:
     """Whatever goes wrong leaves as a Status object with the right code; nothing internal is told."""
     counted = needs.telemetry.counter("http_requests_total", "Requests answered", "code")
 
@@ -193,20 +239,42 @@ def _errors(needs: Needs) -> Middleware:
             response = await handler(request)
         except ConnectionError:
             raise  # the client is gone: nobody to answer
-        except (VedetteError, web.HTTPException) as why:
-            response = _said(why)
         except Exception as why:
-            log.exception("a request failed", extra=kv(method=request.method, route=_route_name(request)))
-            response = _said(why)
+            if not isinstance(why, (VedetteError, web.HTTPException)):
+                log.exception("a request failed", extra=kv(method=request.method, route=_route_name(request)))
+            if request.get(STARTED):
+                # A second answer inside the first would be read as part of it. Cut, the client knows that it hasn't all.
+                if isinstance(why, VedetteError):
+                    log.warning("an answer was cut in the middle: %s", why, extra=kv(route=_route_name(request)))
+                if request.transport is not None:
+                    request.transport.abort()
+                raise ConnectionResetError("the answer can't be completed") from why
+            response = _said(in_its_words(request, why))
         counted.labels(str(response.status)).inc()
         return response
 
     return errors
 
 
+def _preparing(needs: Needs) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """Before an answer's first byte, streams too."""
+
+    async def preparing(request: web.Request, response: web.StreamResponse) -> None:
+        request[STARTED] = True
+        _cors(needs, request, response)
+
+    return preparing
+
+
 def _said(why: Exception) -> web.Response:
-    code, headers, body = status(why)
-    return web.Response(status=code, headers=headers, body=body)
+    if isinstance(why, web.HTTPException):
+        # aiohttp's own: no such path, a method that a path doesn't have, a body that is too large.
+        code, headers, body = of_code(why.status, why.reason)
+        if "Allow" in why.headers:
+            headers["Allow"] = why.headers["Allow"]
+    else:
+        code, headers, body = status(why)
+    return web.Response(status=code, headers=headers, body=body, content_type="application/json")
 
 
 def _route_name(request: web.Request) -> str:
@@ -219,41 +287,53 @@ def _gate(needs: Needs, authenticator: Authenticator, path_token: Callable[[web.
 
     @web.middleware
     async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
+        _check_size(request)
         if needs.hosts is not None and not _host_is_ours(request.headers, needs.hosts):
             raise Forbidden("this host name is not served (protection against DNS rebinding); use 127.0.0.1 or localhost")
         if request.method == "OPTIONS" and "Origin" in request.headers:
-            return _cors(needs, request, web.Response(status=204))
+            return web.Response(status=204)
         if request.path in OPEN:
             return await handler(request)
         ticket = request.query.get("ticket") if request.path == "/v1/events" else None
         if ticket is not None:
-            identity, token = needs.tickets.redeem(ticket)
+            # The token behind it is judged like any other: it may have ended since the ticket was issued.
+            _, token = needs.tickets.redeem(ticket)
         else:
             if request.path == "/metrics" and is_loopback(request):
                 return await handler(request)
             token = token_from(request) or path_token(request) or ""
-            identity = await authenticator.identify(token)
-        request[IDENTITY] = identity
+        request[IDENTITY] = await authenticator.identify(token)
         request[TOKEN] = token
-        return _cors(needs, request, await handler(request))
+        return await handler(request)
 
     return gate
 
 
-def _cors(needs: Needs, request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+def _check_size(request: web.Request) -> None:
+    if len(request.raw_path) > MAX_LINE:
+        raise web.HTTPRequestURITooLong(reason=f"the path and its query have more than {MAX_LINE} bytes")
+    if sum(len(name) + len(value) for name, value in request.raw_headers) > MAX_HEADERS:
+        raise web.HTTPRequestHeaderFieldsTooLarge(reason=f"the headers have more than {MAX_HEADERS} bytes")
+    if (request.content_length or 0) > MAX_BODY:
+        raise web.HTTPRequestEntityTooLarge(MAX_BODY, request.content_length or 0)
+
+
+def _cors(needs: Needs, request: web.Request, response: web.StreamResponse) -> None:
     """Off unless an origin is configured; never with credentials (tokens travel in headers that the page sets)."""
     origin = request.headers.get("Origin")
-    if origin is not None and not response.prepared and (origin in needs.cors or "*" in needs.cors):
+    if origin is not None and (origin in needs.cors or "*" in needs.cors):
         response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Vary"] = "Origin"
         if request.method == "OPTIONS":
             response.headers["Access-Control-Allow-Headers"] = "Authorization, X-Auth-Token, Content-Type, Last-Event-ID"
             response.headers["Access-Control-Allow-Methods"] = "GET, POST"
-    return response
 
 
 def _host_is_ours(headers: CIMultiDictProxy[str] | Mapping[str, str], hosts: frozenset[str]) -> bool:
-    host = headers.get("Host", "")
+    """A request without the header (HTTP/1.0) can't come from a rebound name: browsers always send it."""
+    host = headers.get("Host")
+    if host is None:
+        return True
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     return name.lower() in hosts
 
@@ -261,7 +341,10 @@ def _host_is_ours(headers: CIMultiDictProxy[str] | Mapping[str, str], hosts: fro
 def is_loopback(request: web.Request) -> bool:
     peer: Any = request.transport.get_extra_info("peername") if request.transport is not None else None
     # A proxy on this machine forwards the world: its requests say so.
-    return bool(peer) and peer[0] in ("127.0.0.1", "::1") and "X-Forwarded-For" not in request.headers
+    return bool(peer) and peer[0] in ("127.0.0.1", "::1") and not any(name in request.headers for name in _FORWARDED)
+
+
+_FORWARDED = ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Via")
 
 
 def need_admin(request: web.Request) -> Identity:

@@ -6,6 +6,7 @@ hub; aiohttp does the headers and the last chunk.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -60,6 +61,20 @@ async def stream(
     if not transport.is_closing():
         await response.write_eof()
     return response
+
+
+PIECE = 65_536
+
+
+async def send(needs: Needs, response: web.StreamResponse, data: bytes) -> None:
+    """Write part of a long answer at the client's pace. Raises ConnectionResetError when its socket takes nothing for
+    `watch.stall_timeout`: an answer that nobody reads is not kept for ever."""
+    for at in range(0, len(data), PIECE):
+        try:
+            async with asyncio.timeout(needs.hub.limits.stall_timeout):
+                await response.write(data[at : at + PIECE])
+        except TimeoutError:
+            raise ConnectionResetError("the client reads nothing") from None
 
 
 Writer = AbstractStreamWriter

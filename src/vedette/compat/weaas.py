@@ -7,10 +7,12 @@ them like any other watch: resumable (`resourceVersion=`), bookmarked always, as
 |---|---|
 | `GET /` | 200, text: no endpoint specified, and which there are |
 | `GET /{endpoint}` | the stream; token in `X-Auth-Token` or `Authorization` |
-| `GET /{token}/{endpoint}`, `GET /{endpoint}/{token}` | the same, token in the path (a project's id without authentication) |
+| `GET /{token}/{endpoint}`, `GET /{endpoint}/{token}` | the same, token in the path |
+| `GET /{endpoint}/{project}` | one project, when the token is in a header, or none is needed |
 
 Better than the original: errors have their codes (404, 401, 403, 503) and are JSON with the original's text in `message`; lines
-are JSON; `?format=raw` gives the notification itself and a blank line; `?fieldSelector=object.id=X` one object.
+are JSON, what is there first (not with `?sendInitialEvents=false`); `?format=raw` gives the notification itself and a blank line;
+`?fieldSelector=object.id=X` one object.
 """
 
 from __future__ import annotations
@@ -24,13 +26,15 @@ import msgspec
 import yaml
 from aiohttp import web
 
+from vedette.api.accept import truthy
 from vedette.api.routes.events import for_tenants
-from vedette.api.routes.objects import initial_events, json_form
-from vedette.api.server import IDENTITY, Needs
+from vedette.api.routes.objects import initial_events, json_form, revision_of, timeout_of
+from vedette.api.server import IDENTITY, TOKEN, Needs
 from vedette.api.streams import stream
 from vedette.engine.watch import ChangeFeed, NoticeFeed
-from vedette.errors import BadRequest, ConfigError, Forbidden, NotFound
+from vedette.errors import BadRequest, ConfigError, Forbidden, NotFound, TooBusy, TryLater, Unauthenticated
 from vedette.kit.clock import rfc3339_us
+from vedette.model.fold import id_of
 from vedette.model.selector import parse as parse_selector
 from vedette.ports import Appended, Kind, Scope, Selection
 
@@ -106,8 +110,35 @@ def path_token(endpoints: Mapping[str, Endpoint]) -> Callable[[web.Request], str
     return token
 
 
+def in_its_words(endpoints: Mapping[str, Endpoint], *, alone: bool = False) -> Callable[[web.Request, Exception], Exception]:
+    """The errors of this face's paths (`alone`: of every path) with the texts that the original had. Too many streams are a
+    503 here: its clients know no 429."""
+
+    def said(request: web.Request, why: Exception) -> Exception:
+        parts = request.path.strip("/").split("/")
+        one = len(parts) == 1 and parts[0] not in RESERVED
+        two = len(parts) == 2 and parts[0] not in RESERVED and not endpoints.keys().isdisjoint(parts)
+        if not (alone or one or two):
+            return why
+        if isinstance(why, Unauthenticated):
+            return Unauthenticated(f"Unable to authenticate token! ({why})")
+        if isinstance(why, Forbidden):
+            return Forbidden(f"Unauthorized request. ({why})")
+        if isinstance(why, (NotFound, web.HTTPNotFound)):
+            return NotFound("Invalid endpoint!")
+        if isinstance(why, TooBusy):
+            return TryLater(str(why), delay=why.delay)
+        return why
+
+    return said
+
+
+LONGEST_PROJECT = 64
+"""Characters of a project's id in Keystone; a token has more, but those of the old UUID kind."""
+
+
 def routes(needs: Needs, endpoints: Mapping[str, Endpoint], *, open_to_all: bool) -> list[web.RouteDef]:
-    """`open_to_all`: no authentication, so a second path segment is a project's id to look at."""
+    """`open_to_all`: no authentication, so a second path segment is a project's id to look at, or a token that nobody needs."""
 
     async def root(_request: web.Request) -> web.Response:
         names = "\n".join(f"  /{name}" for name in endpoints)
@@ -117,19 +148,17 @@ def routes(needs: Needs, endpoints: Mapping[str, Endpoint], *, open_to_all: bool
         endpoint = endpoints.get(request.match_info["endpoint"])
         if endpoint is None:
             raise NotFound("Invalid endpoint!")
-        project = request.query.get("project")
-        if open_to_all and request.match_info.get("token"):
-            project = request.match_info["token"]
+        project = request.query.get("project") or _project_in_path(request, open_to_all)
         scope = request[IDENTITY].scope
         if project is not None and not scope.admin and project not in scope.projects:
-            raise Forbidden("Unauthorized request.")
+            raise Forbidden("the token is not for this project")
         if endpoint.kind is None or request.query.get("format") == "raw":
             return await _raw(needs, request, endpoint, scope, project)
         return await _objects(needs, request, endpoint.kind, scope, project)
 
-    ours = "(?!(?:" + "|".join(sorted(RESERVED)) + ")$)[^/]+"
+    ours = "(?!(?:" + "|".join(re.escape(name) for name in sorted(RESERVED)) + ")$)[^/]+"
     one = "{endpoint:" + "|".join(re.escape(name) for name in endpoints) + "}"
-    other = "{token:" + ours + "}"
+    other = "{segment:" + ours + "}"
     return [
         web.get("/", root),
         web.get("/{endpoint:" + ours + "}", follow, allow_head=False),
@@ -138,33 +167,56 @@ def routes(needs: Needs, endpoints: Mapping[str, Endpoint], *, open_to_all: bool
     ]
 
 
+def _project_in_path(request: web.Request, open_to_all: bool) -> str | None:
+    """The path's other segment, when it isn't the token: the original's client sent the project's id there."""
+    segment = request.match_info.get("segment")
+    if segment is None:
+        return None
+    if open_to_all:
+        return segment if len(segment) <= LONGEST_PROJECT else None
+    return segment if segment != request[TOKEN] else None
+
+
 async def _objects(needs: Needs, request: web.Request, kind: Kind, scope: Scope, project: str | None) -> web.StreamResponse:
     query = request.query
     selector = parse_selector(query.get("labelSelector", ""), query.get("fieldSelector", ""))
     selection = Selection(scope=scope, group=kind.group, kind=kind.kind, source=needs.default_source, project=project)
     feed = ChangeFeed(selection, selector, json_form(kind))
-    after = _place(query.get("resourceVersion", ""))
+    after = revision_of(query.get("resourceVersion", ""))
+    wants_initial = query.get("sendInitialEvents", "")
     initial = None
-    if after == 0:
+    if truthy(wants_initial) or (not wants_initial and after == 0):
         after = needs.store.head
         initial = initial_events(needs, feed, after, end=True)
     return await stream(
         needs, request, feed,
-        after=after, content_type="application/json", bookmarks=True, initial=initial, timeout=_timeout(query),
+        after=after or needs.store.head, content_type="application/json", bookmarks=True, initial=initial,
+        timeout=timeout_of(query),
     )  # fmt: skip
 
 
 async def _raw(needs: Needs, request: web.Request, endpoint: Endpoint, scope: Scope, project: str | None) -> web.StreamResponse:
     """The notifications themselves, as JSON and a blank line, from now (or after `resourceVersion`)."""
+    query = request.query
     kind = endpoint.kind
+    selector = parse_selector(query.get("labelSelector", ""), query.get("fieldSelector", ""))
+    if selector.status or selector.labels or any(term.path[1] != "name" or not term.equal for term in selector.meta):
+        raise BadRequest("raw notifications can be selected by object.id only")
+    selection = Selection(
+        scope=scope,
+        # Some events are news of several kinds (`tag.*`): those of this one.
+        group=kind.group if kind is not None else "",
+        kind=kind.kind if kind is not None else "",
+        source=needs.default_source,
+        project=project,
+        id=id_of(selector.name) if selector.name is not None else "",
+    )
     types = tuple(sorted(kind.events)) if kind is not None else (endpoint.pattern,)
-    selection = Selection(scope=scope, source=needs.default_source, project=project)
     feed = NoticeFeed("weaas/raw", selection, types, lambda one: raw(one, scope), lambda _revision: b"\n")
-    after = _place(request.query.get("resourceVersion", "")) or needs.store.head
+    after = revision_of(query.get("resourceVersion", "")) or needs.store.head
     return await stream(
-        needs, request, feed,
-        after=after, content_type="application/json", bookmarks=True, timeout=_timeout(request.query),
-    )  # fmt: skip
+        needs, request, feed, after=after, content_type="application/json", bookmarks=True, timeout=timeout_of(query)
+    )
 
 
 def raw(appended: Appended, scope: Scope) -> bytes:
@@ -182,20 +234,3 @@ def raw(appended: Appended, scope: Scope) -> bytes:
         "resourceVersion": str(appended.entry.revision),
     }
     return msgspec.json.encode(message) + b"\n\n"
-
-
-def _place(text: str) -> int:
-    if not text:
-        return 0
-    if not text.isascii() or not text.isdigit() or len(text) > 19:
-        raise BadRequest(f"resourceVersion must be one that this server gave, not {text!r}")
-    return int(text)
-
-
-def _timeout(query: Mapping[str, str]) -> float | None:
-    text = query.get("timeoutSeconds", "")
-    if not text:
-        return None
-    if not text.isascii() or not text.isdigit():
-        raise BadRequest(f"timeoutSeconds must be a whole number, not {text!r}")
-    return float(text) or None

@@ -18,7 +18,7 @@ from aiohttp import web
 from vedette.api.accept import accepted, truthy
 from vedette.api.server import IDENTITY, Needs
 from vedette.api.status import error_event
-from vedette.api.streams import stream
+from vedette.api.streams import send, stream
 from vedette.engine.watch import NoticeFeed
 from vedette.errors import BadRequest
 from vedette.kit.clock import parse_us, rfc3339_us
@@ -26,10 +26,13 @@ from vedette.model.fold import NO_PROJECT
 from vedette.ports import Appended, Kind, Scope, Selection
 
 _HOSTLY = re.compile(
-    r"host|hypervisor|^node$|^(binding|provider|OS-EXT-SRV-ATTR):|^publisher|^instance_name$|_ip_path$|^ip_path$", re.I
+    r"host|hypervisor|(^|_)node$|_compute$|^launched_on$|^(cell|cell_name|instance_name|reservation_id)$"
+    r"|^(binding|provider|OS-EXT-SRV-ATTR):|^provider_|^publisher|(^|_)ip_path$"
+    r"|^(traceback|exception|details|migration_context|request_spec|resource_request|hints)$",
+    re.I,
 )
-"""Fields of a payload that OpenStack shows admins only: where things run."""
-_SPAN = re.compile(r"(\d+)([smhd])")
+"""Fields of a payload that OpenStack shows admins only: where things run, and the inside of an error."""
+_SPAN = re.compile(r"([0-9]+)([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -69,7 +72,7 @@ async def _until_now(needs: Needs, request: web.Request, feed: NoticeFeed, after
         found, after = await needs.store.entries(after, types=feed.types, selection=feed.selection, limit=200, before=end)
         part = b"".join([feed.render(one) for one in found])
         if part:
-            await response.write(part)
+            await send(needs, response, part)
     await response.write_eof()
     return response
 
@@ -80,11 +83,11 @@ def _selection(needs: Needs, request: web.Request, kinds: dict[str, Kind]) -> Se
     if query.get("kind"):
         kind = kinds.get(query["kind"].lower())
         if kind is None:
-            raise BadRequest(f"no kind is called {query['kind']!r}")
+            raise BadRequest(f"no kind is called {query['kind'][:80]!a}")
     project = query.get("project")
     source = query.get("source", "")
     if source and source not in needs.source_names:
-        raise BadRequest(f"no source is called {source!r}; there are: {', '.join(needs.source_names)}")
+        raise BadRequest(f"no source is called {source[:80]!a}; there are: {', '.join(needs.source_names)}")
     return Selection(
         scope=request[IDENTITY].scope,
         group=kind.group if kind else "",
@@ -100,17 +103,19 @@ async def _after(needs: Needs, request: web.Request) -> int:
     since = request.query.get("since", "")
     if text:
         if not text.isascii() or not text.isdigit() or len(text) > 19:
-            raise BadRequest(f"after must be a revision, not {text!r}")
+            raise BadRequest(f"after must be a revision, not {text[:40]!a}")
         return int(text) or needs.store.oldest
     if since:
         spans = _SPAN.findall(since)
         if spans and "".join(f"{number}{unit}" for number, unit in spans) == since:
+            if len(since) > 16:
+                raise BadRequest(f"since is too long ago: {since[:40]!a}")
             when: int | None = needs.clock.now_us() - sum(int(number) * _UNITS[unit] for number, unit in spans) * 1_000_000
         else:
             when = parse_us(since)
         if when is None:
-            raise BadRequest(f"since must be a time (2026-11-20T15:00:00Z) or a span (15m, 2h), not {since!r}")
-        return await needs.store.revision_at(when)
+            raise BadRequest(f"since must be a time (2026-11-20T15:00:00Z) or a span (15m, 2h), not {since[:40]!a}")
+        return await needs.store.revision_at(max(0, when))
     return needs.store.head
 
 

@@ -5,22 +5,34 @@ List and get are the projects that have an object now and those of the kind Proj
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from vedette.api.accept import accepted
+from vedette.api.accept import accepted, truthy
 from vedette.api.discovery import NAMESPACE
-from vedette.api.routes.objects import bookmark_of, flag
+from vedette.api.routes.objects import (
+    bookmark_of,
+    flag,
+    json_event,
+    partial_event,
+    revision_of,
+    source_of,
+    table_bookmark,
+    table_event,
+    timeout_of,
+)
 from vedette.api.server import IDENTITY, Needs
 from vedette.api.streams import stream
 from vedette.api.table import partial, row, table
-from vedette.engine.watch import ChangeFeed, Form
+from vedette.engine.watch import ChangeFeed, Form, Memo
 from vedette.errors import NotFound
+from vedette.model.change import Version
 from vedette.model.fold import NO_PROJECT
 from vedette.model.reading import OPENSTACK, Key
+from vedette.model.selector import Selector
 from vedette.model.selector import parse as parse_selector
 from vedette.ports import Selection
 
@@ -29,12 +41,13 @@ def routes(needs: Needs) -> list[web.RouteDef]:
     async def known(request: web.Request) -> tuple[int, dict[str, dict[str, Any]]]:
         """Every namespace the caller sees, by name; as of a revision."""
         scope = request[IDENTITY].scope
+        selection = _projects(needs, request)
         revision = needs.store.head
         names = set(await needs.store.projects()) | {NO_PROJECT} if scope.admin else set(scope.projects)
         found = {name: _namespace(name, "", str(needs.store.oldest), "1970-01-01T00:00:00Z") for name in names if name}
         after: tuple[str, str] | None = None
         while True:
-            page = await needs.store.objects(_projects(request), revision=revision, after=after)
+            page = await needs.store.objects(selection, revision=revision, after=after)
             for key, version in page.items:
                 found[key.id] = _of_project(msgspec.json.decode(version.tenant_form()))
             after = page.after
@@ -44,21 +57,18 @@ def routes(needs: Needs) -> list[web.RouteDef]:
     async def many(request: web.Request) -> web.StreamResponse:
         query = request.query
         selector = parse_selector(query.get("labelSelector", ""), query.get("fieldSelector", ""))
-        if flag(query, "watch"):
-            return await _watch(needs, request, known)
-        revision, found = await known(request)
-        items = [
-            item for name, item in sorted(found.items()) if selector.matches(name, "", item["metadata"]["labels"], item["status"])
-        ]
-        metadata = {"resourceVersion": str(revision)}
         form = accepted(request.headers.get("Accept", "")).form
-        bodies = [msgspec.json.encode(item) for item in items]
+        if flag(query, "watch"):
+            return await _watch(needs, request, selector, form, known)
+        revision, found = await known(request)
+        bodies = [msgspec.json.encode(item) for name, item in sorted(found.items()) if _holds(selector, item)]
+        metadata = {"resourceVersion": str(revision)}
         if form == "table":
             return _json(table(NAMESPACE, [row(NAMESPACE, body) for body in bodies], metadata))
         if form == "partial":
-            raw = [msgspec.Raw(partial(body)) for body in bodies]
             head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1"}
-            return _json({**head, "metadata": metadata, "items": raw})
+            return _json({**head, "metadata": metadata, "items": [msgspec.Raw(partial(body)) for body in bodies]})
+        items = [msgspec.Raw(body) for body in bodies]
         return _json({"kind": "NamespaceList", "apiVersion": "v1", "metadata": metadata, "items": items})
 
     async def one(request: web.Request) -> web.StreamResponse:
@@ -66,10 +76,11 @@ def routes(needs: Needs) -> list[web.RouteDef]:
         _, found = await known(request)
         if name not in found:
             raise NotFound(f'namespaces "{name}" not found')
-        item = found[name]
-        if accepted(request.headers.get("Accept", "")).form == "table":
-            return _json(table(NAMESPACE, [row(NAMESPACE, msgspec.json.encode(item))], {}))
-        return _json(item)
+        body = msgspec.json.encode(found[name])
+        form = accepted(request.headers.get("Accept", "")).form
+        if form == "table":
+            return _json(table(NAMESPACE, [row(NAMESPACE, body)], {}))
+        return _json(msgspec.Raw(partial(body) if form == "partial" else body))
 
     return [
         route
@@ -81,8 +92,13 @@ def routes(needs: Needs) -> list[web.RouteDef]:
     ]
 
 
-def _projects(request: web.Request) -> Selection:
-    return Selection(scope=request[IDENTITY].scope, group=OPENSTACK, kind="Project")
+def _projects(needs: Needs, request: web.Request) -> Selection:
+    return Selection(scope=request[IDENTITY].scope, group=OPENSTACK, kind="Project", source=source_of(needs, request))
+
+
+def _holds(selector: Selector, namespace: dict[str, Any]) -> bool:
+    metadata = namespace["metadata"]
+    return selector.matches(metadata["name"], "", metadata["labels"], namespace["status"])
 
 
 def _of_project(project: dict[str, Any]) -> dict[str, Any]:
@@ -107,31 +123,58 @@ def _namespace(name: str, title: str, revision: str, created: str) -> dict[str, 
     }
 
 
-async def _watch(needs: Needs, request: web.Request, known: Any) -> web.StreamResponse:
+class _Namespaces(ChangeFeed):
+    """Projects as namespaces: what the selector looks at is the namespace."""
+
+    def _matches(self, key: Key, version: Version, memo: Memo) -> bool:
+        return _holds(self.selector, _of_project(msgspec.json.decode(version.tenant_form())))
+
+
+async def _watch(needs: Needs, request: web.Request, selector: Selector, form: str, known: Any) -> web.StreamResponse:
     query = request.query
-    selector = parse_selector("", "")
-    feed = ChangeFeed(_projects(request), selector, Form("namespaces", _event, bookmark_of("v1", "Namespace")))
-    text = query.get("resourceVersion", "")
+    feed = _Namespaces(_projects(needs, request), selector, _FORMS[form])
     bookmarks = flag(query, "allowWatchBookmarks")
-    after = int(text) if text.isascii() and text.isdigit() else 0
+    after = revision_of(query.get("resourceVersion", ""))
+    timeout = timeout_of(query)
+    wants_initial = query.get("sendInitialEvents", "")
     initial = None
-    if after == 0:
+    if truthy(wants_initial) or (not wants_initial and after == 0):
         after, found = await known(request)
-        initial = _initial(list(found.values()), feed.bookmark(after, True) if bookmarks else b"")
-    seconds = query.get("timeoutSeconds", "")
-    timeout = float(seconds) if seconds.isascii() and seconds.isdigit() and seconds != "0" else None
+        bodies = [msgspec.json.encode(item) for _, item in sorted(found.items()) if _holds(selector, item)]
+        initial = _initial(feed, bodies, feed.bookmark(after, True) if bookmarks else b"")
     return await stream(
         needs, request, feed,
-        after=after, content_type="application/json", bookmarks=bookmarks, initial=initial, timeout=timeout,
+        after=after or needs.store.head, content_type="application/json", bookmarks=bookmarks, initial=initial, timeout=timeout,
     )  # fmt: skip
 
 
-async def _initial(items: list[dict[str, Any]], end: bytes) -> AsyncIterator[bytes]:
-    yield b"".join(msgspec.json.encode({"type": "ADDED", "object": item}) + b"\n" for item in items) + end
+async def _initial(feed: ChangeFeed, bodies: list[bytes], end: bytes) -> AsyncIterator[bytes]:
+    key = Key("", "", "Namespace", "")
+    yield b"".join(_LINES[feed.form.name]("ADDED", key, body) for body in bodies) + end
 
 
-def _event(verb: str, key: Key, body: bytes) -> bytes:
-    return msgspec.json.encode({"type": verb, "object": _of_project(msgspec.json.decode(body))}) + b"\n"
+_LINES: dict[str, Callable[[str, Key, bytes], bytes]] = {
+    "namespaces/json": json_event,
+    "namespaces/table": table_event(NAMESPACE, "Metadata"),
+    "namespaces/partial": partial_event,
+}
+"""Each form's line of a namespace."""
+
+
+def _form(name: str, bookmark: Callable[[int, bool], bytes]) -> Form:
+    line = _LINES[name]
+
+    def of_project(verb: str, key: Key, body: bytes) -> bytes:
+        return line(verb, key, msgspec.json.encode(_of_project(msgspec.json.decode(body))))
+
+    return Form(name, of_project, bookmark)
+
+
+_FORMS = {
+    "json": _form("namespaces/json", bookmark_of("v1", "Namespace")),
+    "table": _form("namespaces/table", table_bookmark(NAMESPACE)),
+    "partial": _form("namespaces/partial", bookmark_of("meta.k8s.io/v1", "PartialObjectMetadata")),
+}
 
 
 def _json(body: Any) -> web.Response:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 
 import msgspec
 from aiohttp import web
 
 from vedette.api.accept import Accepted, accepted, truthy
 from vedette.api.server import IDENTITY, Needs
-from vedette.api.streams import stream
+from vedette.api.streams import send, stream
 from vedette.api.table import columns, partial, row
 from vedette.engine.watch import ChangeFeed, Form, Memo
 from vedette.errors import BadRequest, Invalid, NotFound
@@ -29,6 +31,9 @@ from vedette.ports import Kind, Selection
 PAGE = 500
 MOST = 10_000
 """Objects a page with `limit` may have; without a limit a list is streamed."""
+LONGEST_WATCH = 31 * 86_400
+"""Seconds that `timeoutSeconds` can ask for."""
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 def routes(needs: Needs) -> list[web.RouteDef]:
@@ -82,6 +87,13 @@ class _Asked(msgspec.Struct, frozen=True):
         """The object as this caller may see it."""
         return version.admin_form() if self.selection.scope.admin else version.tenant_form()
 
+    def item(self, version: Version) -> bytes:
+        """The same as an item of the list that was asked for."""
+        body = self.form(version)
+        if self.accepted.form == "table":
+            return msgspec.json.encode(row(self.kind, body, self.include))
+        return partial(body) if self.accepted.form == "partial" else body
+
 
 def source_of(needs: Needs, request: web.Request) -> str:
     """The source that a path speaks of: `/clusters/{source}`, `/clusters/*` for all; without it the default one."""
@@ -91,7 +103,7 @@ def source_of(needs: Needs, request: web.Request) -> str:
     if source == "*":
         return ""
     if source not in needs.source_names:
-        raise NotFound(f"no source is called {source!r}")
+        raise NotFound(f"no source is called {source[:80]!a}")
     return source
 
 
@@ -111,7 +123,7 @@ def _asked(needs: Needs, request: web.Request, kind: Kind) -> _Asked:
     )
     include = query.get("includeObject", "Metadata")
     if include not in ("None", "Metadata", "Object"):
-        raise BadRequest(f"includeObject must be None, Metadata or Object, not {include!r}")
+        raise BadRequest(f"includeObject must be None, Metadata or Object, not {include[:40]!a}")
     return _Asked(
         kind=kind,
         selection=selection,
@@ -126,38 +138,38 @@ def _asked(needs: Needs, request: web.Request, kind: Kind) -> _Asked:
 
 
 async def _list(needs: Needs, request: web.Request, asked: _Asked) -> web.StreamResponse:
-    query = request.query
-    limit = _integer(query.get("limit", ""), "limit")
+    limit = _integer(request.query.get("limit", ""), "limit")
     revision, after = await _start(needs, request)
     pages = _pages(needs, asked, revision, after, min(limit, MOST) if limit > 0 else 0)
-    if limit > 0 or asked.accepted.form == "table":
+    if limit > 0:
         items: list[bytes] = []
         token = ""
         async for part in pages:
             items += part.items
             revision, token = part.revision, part.token
-        metadata = {"resourceVersion": str(revision), "continue": token}
-        if asked.accepted.form == "table":
-            return _json(msgspec.json.encode(_table(asked, [row(asked.kind, body, asked.include) for body in items], metadata)))
-        return _json(_opening(asked, metadata) + b",".join(items) + b"]}")
+        return _json(_opening(asked, {"resourceVersion": str(revision), "continue": token}) + b",".join(items) + b"]}")
     # Without a limit: streamed page by page, so 100,000 objects cost no more memory than 500.
-    first = await anext(pages)
-    response = web.StreamResponse()
-    response.content_type = "application/json"
-    await response.prepare(request)
-    opening = _opening(asked, {"resourceVersion": str(first.revision), "continue": ""})
-    await response.write(opening + b",".join(first.items))
-    some = bool(first.items)
-    async for part in pages:
-        if part.items:
-            await response.write((b"," if some else b"") + b",".join(part.items))
-            some = True
-    await response.write(b"]}")
+    async with aclosing(pages):
+        first = await anext(pages)
+        response = web.StreamResponse()
+        response.content_type = "application/json"
+        await response.prepare(request)
+        opening = _opening(asked, {"resourceVersion": str(first.revision), "continue": ""})
+        await send(needs, response, opening + b",".join(first.items))
+        some = bool(first.items)
+        async for part in pages:
+            if part.items:
+                await send(needs, response, (b"," if some else b"") + b",".join(part.items))
+                some = True
+    await send(needs, response, b"]}")
     await response.write_eof()
     return response
 
 
 def _opening(asked: _Asked, metadata: dict[str, str]) -> bytes:
+    """A list, up to its first item."""
+    if asked.accepted.form == "table":
+        return msgspec.json.encode(_table(asked, [], metadata))[:-2]
     if asked.accepted.form == "partial":
         head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": []}
     else:
@@ -172,7 +184,9 @@ class _Part(msgspec.Struct, frozen=True):
     token: str
 
 
-async def _pages(needs: Needs, asked: _Asked, revision: int, after: tuple[str, str] | None, limit: int) -> AsyncIterator[_Part]:
+async def _pages(
+    needs: Needs, asked: _Asked, revision: int, after: tuple[str, str] | None, limit: int
+) -> AsyncGenerator[_Part, None]:
     """The selected objects as of one revision, in the caller's form, at most `limit` (0: all), page by page."""
     feed = ChangeFeed(asked.selection, asked.selector, _form(asked))
     left = limit
@@ -185,8 +199,7 @@ async def _pages(needs: Needs, asked: _Asked, revision: int, after: tuple[str, s
         token = ""
         for index, (key, version) in enumerate(page.items):
             if asked.selector.everything or feed.holds(key, version, Memo()):
-                body = asked.form(version)
-                items.append(partial(body) if asked.accepted.form == "partial" else body)
+                items.append(asked.item(version))
                 if left and len(items) == left:
                     if index + 1 < len(page.items) or after is not None:
                         token = _token(revision, (key.source, key.id))
@@ -206,9 +219,9 @@ async def _start(needs: Needs, request: web.Request) -> tuple[int, tuple[str, st
         if text not in ("", "0"):
             raise BadRequest("specifying resource version is not allowed when using continue")
         return _from_token(token)
-    revision = _revision(text)
+    revision = revision_of(text)
     if match not in ("", "Exact", "NotOlderThan"):
-        raise _bad_match(f"must be Exact or NotOlderThan, not {match!r}")
+        raise _bad_match(f"must be Exact or NotOlderThan, not {match[:40]!a}")
     if match and not text:
         raise _bad_match("is forbidden unless resourceVersion is provided")
     if match == "Exact":
@@ -249,14 +262,14 @@ def _from_token(token: str) -> tuple[int, tuple[str, str]]:
 
 async def _watch(needs: Needs, request: web.Request, asked: _Asked) -> web.StreamResponse:
     query = request.query
-    revision = _revision(query.get("resourceVersion", ""))
+    revision = revision_of(query.get("resourceVersion", ""))
     bookmarks = flag(query, "allowWatchBookmarks")
     match, wants_initial = query.get("resourceVersionMatch", ""), query.get("sendInitialEvents", "")
     if wants_initial and match != "NotOlderThan":
         raise _bad_match("must be NotOlderThan when sendInitialEvents is given")
     if match and not wants_initial:
         raise _bad_match("is forbidden for watch unless sendInitialEvents is provided")
-    timeout = _timeout(query.get("timeoutSeconds", ""))
+    timeout = timeout_of(query)
     feed = ChangeFeed(asked.selection, asked.selector, _form(asked))
     initial: AsyncIterator[bytes] | None = None
     if (wants_initial and truthy(wants_initial)) or (not wants_initial and revision == 0):
@@ -296,23 +309,23 @@ async def initial_events(needs: Needs, feed: ChangeFeed, at: int, *, end: bool) 
 def _form(asked: _Asked) -> Form:
     kind = asked.kind
     if asked.accepted.form == "table":
-        return Form(f"table/{kind.group}/{kind.kind}/{asked.include}", _table_event(kind, asked.include), _table_bookmark(kind))
+        return Form(f"table/{kind.group}/{kind.kind}/{asked.include}", table_event(kind, asked.include), table_bookmark(kind))
     if asked.accepted.form == "partial":
-        return Form(f"partial/{kind.group}/{kind.kind}", _partial_event, bookmark_of("meta.k8s.io/v1", "PartialObjectMetadata"))
+        return Form(f"partial/{kind.group}/{kind.kind}", partial_event, bookmark_of("meta.k8s.io/v1", "PartialObjectMetadata"))
     return json_form(kind)
 
 
 def json_form(kind: Kind) -> Form:
     """Whole objects, one event a line."""
-    return Form(f"json/{kind.group}/{kind.kind}", _json_event, bookmark_of(f"{kind.group}/v1", kind.kind))
+    return Form(f"json/{kind.group}/{kind.kind}", json_event, bookmark_of(f"{kind.group}/v1", kind.kind))
 
 
-def _json_event(verb: str, key: Key, body: bytes) -> bytes:
+def json_event(verb: str, key: Key, body: bytes) -> bytes:
     return b'{"type":"%b","object":%b}\n' % (verb.encode(), body)
 
 
-def _partial_event(verb: str, key: Key, body: bytes) -> bytes:
-    return _json_event(verb, key, partial(body))
+def partial_event(verb: str, key: Key, body: bytes) -> bytes:
+    return json_event(verb, key, partial(body))
 
 
 def bookmark_of(api_version: str, kind: str) -> Callable[[int, bool], bytes]:
@@ -328,7 +341,7 @@ def bookmark_of(api_version: str, kind: str) -> Callable[[int, bool], bytes]:
     return line
 
 
-def _table_event(kind: Kind, include: str) -> Callable[[str, Key, bytes], bytes]:
+def table_event(kind: Kind, include: str) -> Callable[[str, Key, bytes], bytes]:
     definitions = columns(kind)
 
     def line(verb: str, key: Key, body: bytes) -> bytes:
@@ -340,7 +353,7 @@ def _table_event(kind: Kind, include: str) -> Callable[[str, Key, bytes], bytes]
     return line
 
 
-def _table_bookmark(kind: Kind) -> Callable[[int, bool], bytes]:
+def table_bookmark(kind: Kind) -> Callable[[int, bool], bytes]:
     definitions = columns(kind)
 
     def line(revision: int, initial_end: bool) -> bytes:
@@ -388,21 +401,21 @@ def flag(query: Mapping[str, str], name: str) -> bool:
 def _integer(text: str, name: str) -> int:
     if not text:
         return 0
-    try:
-        return int(text)
-    except ValueError:
-        raise BadRequest(f"{name} must be a whole number, not {text!r}") from None
+    if not _WHOLE.fullmatch(text):
+        raise BadRequest(f"{name} must be a whole number, not {text[:40]!a}")
+    return int(text)
 
 
-def _timeout(text: str) -> float | None:
-    """Seconds; None: no end. Below 0 ends at once, as a real server does."""
-    seconds = _integer(text, "timeoutSeconds")
-    return None if seconds == 0 else max(0.0, float(seconds))
+def timeout_of(query: Mapping[str, str]) -> float | None:
+    """`timeoutSeconds`: None for no end (0, or none). Below 0 ends at once, as a real server does. Raises BadRequest."""
+    seconds = _integer(query.get("timeoutSeconds", ""), "timeoutSeconds")
+    return None if seconds == 0 else float(min(max(0, seconds), LONGEST_WATCH))
 
 
-def _revision(text: str) -> int:
+def revision_of(text: str) -> int:
+    """A `resourceVersion`; 0 for none. Raises BadRequest."""
     if not text:
         return 0
     if not text.isascii() or not text.isdigit() or len(text) > 19:
-        raise BadRequest(f"resourceVersion must be one that this server gave, not {text!r}")
+        raise BadRequest(f"resourceVersion must be one that this server gave, not {text[:40]!a}")
     return int(text)
