@@ -43,6 +43,17 @@ check: $(VENV)/.dev ## Style, types, import contracts, documents
 	$(SAY) 'documents'
 	@$(VENV)/bin/python -m pytest tests/docs
 
+bench: $(VENV)/.dev build/oslo/.made ## What it costs and carries, each figure beside its floor and a peer
+	@scripts/install-packages $(BENCH_PACKAGES)
+	$(SAY) 'bench/matching.py'
+	@$(VENV)/bin/python bench/matching.py
+	$(SAY) 'bench/ingest.py'
+	@$(VENV)/bin/python bench/ingest.py --oslo=build/oslo/bin/python
+	$(SAY) 'bench/fanout.py'
+	@$(VENV)/bin/python bench/fanout.py
+	$(SAY) 'bench/big_log.py'
+	@$(VENV)/bin/python bench/big_log.py
+
 clean: ## Remove what make made
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -64,6 +75,13 @@ $(VENV)/.runtime: requirements.txt requirements-build.txt pyproject.toml | $(VEN
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	$(SAY) "$$(grep -cE '^[a-zA-Z]' requirements-dev.txt) packages of requirements-dev.txt"
 	@$(PIP) install --quiet -r requirements-dev.txt
+	@touch $@
+
+# The peer of bench/ingest.py.
+build/oslo/.made: requirements-bench.txt
+	$(SAY) 'build/oslo: oslo.messaging'
+	@PACKAGES='$(VENV_PACKAGES)' scripts/make-venv '$(PYTHON)' build/oslo
+	@build/oslo/bin/python -m pip --disable-pip-version-check --no-input install --quiet -r requirements-bench.txt
 	@touch $@
 
 packages:

@@ -21,6 +21,7 @@ WRITTEN = "Written by scripts/pin.py from pyproject.toml."
 FILES = {
     "requirements.txt": f"# What Vedette runs on. {WRITTEN}\n",
     "requirements-build.txt": f"# What builds the package. {WRITTEN}\n",
+    "requirements-bench.txt": f"# What Vedette is measured against, in an environment of its own. {WRITTEN}\n",
     "requirements-dev.txt": f"# What tests and checks it, besides. {WRITTEN}\n-r requirements.txt\n",
 }
 
@@ -29,11 +30,13 @@ def main(newest: bool) -> None:
     project = tomllib.loads((HERE / "pyproject.toml").read_text())
     runtime = project["project"]["dependencies"]
     build = [*project["build-system"]["requires"], "editables"]  # hatchling asks for it when the install is editable
+    groups = project["dependency-groups"]
     pinned = [] if newest else [line for name in FILES for line in pins(HERE / name)]
     closure = install(runtime, pinned)
     write("requirements.txt", closure)
     write("requirements-build.txt", install(build, [*pinned, *closure]))
-    everything = install([*runtime, *project["dependency-groups"]["dev"]], [*pinned, *closure])
+    write("requirements-bench.txt", install(groups["bench"], [*pinned, *closure]))
+    everything = install([*runtime, *groups["dev"]], [*pinned, *closure])
     write("requirements-dev.txt", [line for line in everything if line not in closure])
 
 
