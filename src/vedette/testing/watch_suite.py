@@ -22,14 +22,14 @@ import json
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from vedette.engine.watch import ChangeFeed, Ended, Form, Hub, Limits, Watcher
+from vedette.engine.watch import READ_CHANGES, ChangeFeed, Ended, Form, Hub, Limits, Memo, Watcher
 from vedette.errors import Expired
 from vedette.kit.telemetry import Telemetry
 from vedette.model.change import Version
@@ -636,6 +636,7 @@ class Stage:
         client.socket.lose()
         client.task.cancel()
         await asyncio.wait([client.task])
+        assert client.socket.most <= self.limits.max_buffer_bytes
         if not client.task.cancelled():
             assert isinstance(client.task.exception(), ConnectionResetError | Expired | None)
         client.task = None
@@ -656,6 +657,7 @@ class Stage:
         except ConnectionResetError:
             assert client.socket.lost.is_set()
         client.task = None
+        assert client.socket.most <= self.limits.max_buffer_bytes
         assert not why or how in why or how is None, f"ended by {how}"
         await self.truth.learn(self.store)
         if client.begun or client.socket.got:
@@ -692,6 +694,13 @@ class Stage:
             # Turn by turn: what is awaited is a state, and no single event tells it.
             while not task.done() and (not watcher.live or self.hub.served != self.store.head or socket.unsent):  # noqa: ASYNC110
                 await asyncio.sleep(0)
+
+    async def arrive(self) -> None:
+        """Nothing is checked yet; all that was to come has come."""
+        for client in self.clients:
+            assert client.socket is not None
+            client.socket.flow()
+        await self.caught_up()
 
     async def check(self) -> None:
         """All clients are brought up to the head, and then their mirrors are the list."""
@@ -731,8 +740,6 @@ async def everything(store: Store, view: View) -> dict[Name, dict[str, Any]]:
 
 async def initial_events(store: Store, feed: ChangeFeed, at: int) -> AsyncIterator[bytes]:
     """As api/routes/objects.py has them."""
-    from vedette.engine.watch import Memo
-
     after: tuple[str, str] | None = None
     while True:
         page = await store.objects(feed.selection, revision=at, after=after, limit=2)
@@ -980,5 +987,114 @@ class WatchSuite:
 
         self.on(play, limits)
 
+    # --- one property at a time ---
 
-Place = AbstractContextManager[Opener]
+    def test_a_place_from_before_a_restart_is_still_good(self) -> None:
+        async def play(stage: Stage) -> None:
+            await stage.add(stage.said("create", "a", project="p1"))
+            await stage.truth.learn(stage.store)
+            client = stage.client(ADMIN_PORTS)
+            client.list(stage.store.head)
+            revisions = []
+            for number in range(5):
+                stage.connect(client)
+                revisions.append(await stage.add(stage.said("update", "a", fields={"size": number})))
+                await stage.caught_up()
+                await stage.restart()
+                revisions.append(await stage.add(stage.said("update", "a", fields={"size": number, "status": f"S{number}"})))
+            await stage.check()
+            assert client.seen["MODIFIED"] == len(revisions)
+            assert revisions == sorted(set(revisions))
+
+        self.on(play)
+
+    def test_a_revision_that_is_still_to_come_is_waited_for(self) -> None:
+        async def play(stage: Stage) -> None:
+            client = stage.client(ADMIN_PORTS)
+            await stage.truth.learn(stage.store)
+            client.list(stage.store.head)
+            client.place = stage.store.head + 1
+            stage.connect(client)
+            await rest()
+            await stage.add(stage.said("create", "a", project="p1"))
+            await stage.truth.learn(stage.store)
+            client.list(stage.store.head)
+            await stage.add(stage.said("update", "a", fields={"size": 1}))
+            await stage.check()
+            assert client.seen == {"MODIFIED": 1}
+
+        self.on(play)
+
+    def test_a_revision_that_never_comes_is_expired_after_three_seconds(self) -> None:
+        async def play(stage: Stage) -> None:
+            client = stage.client(ADMIN_PORTS)
+            client.begun, client.place = True, stage.store.head + 5
+            stage.connect(client)
+            await advance(2.9)
+            assert client.task is not None
+            assert not client.task.done()
+            await advance(0.2)
+            with pytest.raises(Expired, match="future"):
+                await client.task
+            client.task = None
+
+        self.on(play)
+
+    def test_a_place_that_retention_has_passed_is_expired_also_while_catching_up(self) -> None:
+        async def play(stage: Stage) -> None:
+            await stage.truth.learn(stage.store)
+            behind, new = stage.client(ADMIN_PORTS), stage.client(ADMIN_PORTS)
+            behind.list(stage.store.head)
+            new.list(stage.store.head)
+            stage.connect(behind, socket=Socket(open_=False))
+            # More than a watcher reads from the store at a time.
+            many = [stage.news(stage.said("create", f"{number}")) for number in range(2 * READ_CHANGES)]
+            await stage.store.append(many)
+            assert behind.socket is not None
+            while not behind.socket.unsent:
+                await rest()
+            assert behind.watcher is not None
+            assert not behind.watcher.live
+            await stage.truth.learn(stage.store)
+            while await stage.store.retain(horizon=stage.clock.now_us() + 1, most=1000):
+                pass
+            stage.connect(new)
+            await stage.add(stage.said("create", "later"))
+            behind.socket.flow()
+            for client in (behind, new):
+                assert client.task is not None
+                with pytest.raises(Expired):
+                    await client.task
+                client.task = None
+            # What came before is right all the same.
+            behind.read(clean=True)
+            assert 0 < behind.seen["ADDED"] < len(many)
+
+        self.on(play, msgspec.structs.replace(SMALL, ring_bytes=1))
+
+    def test_tenants_see_nothing_of_what_leaves_them(self) -> None:
+        """A move, a flip of `shared` and a deletion under another project: gone with what was seen, never with what is new."""
+
+        async def play(stage: Stage) -> None:
+            mine = View(Scope(projects=frozenset({"p1"})), "Port", "", None, WISHES[0])
+            client, other = stage.client(mine), stage.client(ADMIN_PORTS)
+            await stage.truth.learn(stage.store)
+            for one in (client, other):
+                one.list(stage.store.head)
+                stage.connect(one)
+            for id_ in ("moved", "gone"):
+                await stage.add(stage.said("create", id_, project="p1", fields={"name": "seen"}, admin={ADMINS_ONLY: "h1"}))
+            await stage.add(stage.said("create", "lent", project="p2", shared=True, fields={"name": "seen"}))
+            await stage.add(stage.said("update", "moved", project="p2", fields={"name": "hidden"}))
+            await stage.add(stage.said("update", "lent", shared=False, fields={"name": "hidden"}))
+            await stage.add(stage.said("delete", "gone", project="p2", fields={"name": "hidden"}))
+            await stage.arrive()
+            assert client.socket is not None
+            data = bytes(client.socket.got)
+            assert data.count(b'"DELETED"') == data.count(b'"ADDED"') == 3
+            assert b"hidden" not in data
+            assert b"h1" not in data
+            await stage.check()
+            assert client.mirror == {}
+
+        self.on(play)
