@@ -117,7 +117,9 @@ def main(rounds: int, *flags: str) -> None:
                 show(f"fan-out, {watchers} watchers", ours, cloud, "etcd gateway", 5)
 
 
-def show(what: str, ours: list[tuple[float, float, float]], theirs: list[tuple[float, float, float]], peer: str, goal: float) -> None:
+def show(
+    what: str, ours: list[tuple[float, float, float]], theirs: list[tuple[float, float, float]], peer: str, goal: float
+) -> None:
     ratios = [mine[0] / other[0] for mine, other in zip(ours, theirs, strict=True)]
     cpu = [mine[1] / other[1] for mine, other in zip(ours, theirs, strict=True)]
     middle = [[statistics.median(one[i] for one in some) for i in range(3)] for some in (ours, theirs)]

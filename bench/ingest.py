@@ -78,6 +78,7 @@ def compare(rabbit: Rabbit, kind: str, size: str, count: int, rounds: int, oslo:
         if oslo:
             fill(rabbit, "oslo", size, OSLO_COUNTS[size])
             peer.append(consume("ingest_oslo.py", rabbit.url, str(OSLO_COUNTS[size]), python=oslo))
+
     def median(some: list[dict[str, float]], key: str) -> float:
         return statistics.median(one[key] for one in some)
 

@@ -52,7 +52,17 @@ async def main(url: str, count: int, kind: str, folder: Path) -> None:
     await asyncio.gather(running, return_exceptions=True)
     stats = await store.stats()
     assert stats.entries >= count, f"{stats.entries} of {count} in the log"
-    print(json.dumps({"rate": count / wall, "cpu": cpu / count * 1e6, "bytes": size / count, "entries": stats.entries, "batch": count / offers}))
+    print(
+        json.dumps(
+            {
+                "rate": count / wall,
+                "cpu": cpu / count * 1e6,
+                "bytes": size / count,
+                "entries": stats.entries,
+                "batch": count / offers,
+            }
+        )
+    )
     broadcasting.cancel()
     await store.close()
 

@@ -45,7 +45,9 @@ async def main(size: int) -> None:
     clock, telemetry = SystemClock(), Telemetry()
     store = MemoryStore(clock)
     hub = Hub(store, Limits(max_watchers=50_000, bookmark_seconds=15.0), telemetry)
-    authenticator = TokensAuthenticator((StaticToken(token=TOKEN, name="bench", projects=(PROJECT,), roles=("member",)),), ("admin",))
+    authenticator = TokensAuthenticator(
+        (StaticToken(token=TOKEN, name="bench", projects=(PROJECT,), roles=("member",)),), ("admin",)
+    )
     needs = Needs(
         store=store, hub=hub, kinds=plugins.kinds(), clock=clock, telemetry=telemetry, rights=Rights(authenticator, clock),
         tickets=Tickets(clock), sources=lambda: [], source_names=("s",), default_source="s", max_streams=50_000,

@@ -8,10 +8,13 @@ received = events + duplicates + not interesting + not understood.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+
+import msgspec
 
 from vedette.errors import NotUnderstood
 from vedette.kit.log import kv
@@ -56,6 +59,7 @@ class Ingest:
     async def offer(self, notices: Sequence[Notice]) -> None:
         """Make them durable. See `ports.Offer`. Raises StoreUnavailable: nothing was kept, nothing counted; offer again."""
         entries: list[NewEntry] = []
+        revisions: list[int | None]
         boring: list[Notice] = []
         until = time.perf_counter() + SLICE_SECONDS
         for notice in notices:
@@ -66,7 +70,17 @@ class Ingest:
             if time.perf_counter() >= until:
                 await asyncio.sleep(0)
                 until = time.perf_counter() + SLICE_SECONDS
-        revisions = await self._store.append(entries)
+        try:
+            revisions = list(await self._store.append(entries))
+        except NotUnderstood:
+            # One of them can't be stored at all (a lone surrogate in an id): it is set aside, the others go their way.
+            revisions = []
+            for index, entry in enumerate(entries):
+                try:
+                    revisions += await self._store.append([entry])
+                except NotUnderstood as why:
+                    entries[index] = NewEntry(_aside(entry.notice, str(why)))
+                    revisions += await self._store.append([entries[index]])
         self._count(entries, revisions, boring)
 
     def _count(self, entries: Sequence[NewEntry], revisions: Sequence[int | None], boring: Sequence[Notice]) -> None:
@@ -129,3 +143,16 @@ class Ingest:
             patterns = self._drop.get(notice.source, ())
             found = self._dropped[key] = any(fnmatchcase(notice.event_type, pattern) for pattern in patterns)
         return found
+
+
+def _aside(notice: Notice, reason: str) -> Notice:
+    """What stands in the not-understood box for a notice that no store can hold: said in ASCII, so that it can."""
+    told = {"reason": reason, "body": ascii((notice.event_type, notice.id, notice.publisher)), "bytes": len(notice.payload)}
+    digest = hashlib.sha256(ascii((notice.source, notice.id, notice.event_type)).encode()).hexdigest()
+    return Notice(
+        id=digest,
+        source=notice.source,
+        event_type=NOT_UNDERSTOOD,
+        sent_at=notice.sent_at,
+        payload=msgspec.Raw(msgspec.json.encode(told)),
+    )

@@ -26,6 +26,7 @@ from vedette.kit.clock import Clock, parse_us, rfc3339_us
 from vedette.kit.log import kv
 from vedette.kit.tasks import cancel
 from vedette.kit.telemetry import Telemetry
+from vedette.kit.units import FilePath
 from vedette.model.notice import GAP, NOT_UNDERSTOOD, Notice
 from vedette.model.scrub import scrub, scrub_text
 from vedette.ports import Offer, SourceStatus
@@ -92,11 +93,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Messages waiting and none delivered for this long: the connection is built anew."""
     timeout_s: float = 30.0
     """For connecting and for each check."""
-    tls_ca: str = ""
+    tls_ca: FilePath = ""
     """A file of certificates to trust; none: the system's."""
-    tls_cert: str = ""
+    tls_cert: FilePath = ""
     """A client certificate and its key, where the broker wants one."""
-    tls_key: str = ""
+    tls_key: FilePath = ""
 
 
 def build(options: Options, *, clock: Clock, telemetry: Telemetry) -> OpenStackSource:

@@ -23,6 +23,7 @@ from vedette.errors import CannotStart, NotUnderstood, TryLater
 from vedette.kit.clock import Clock
 from vedette.kit.log import kv
 from vedette.kit.telemetry import Telemetry
+from vedette.kit.units import FilePath
 from vedette.model.notice import Notice
 from vedette.ports import Offer, SourceStatus
 from vedette.sources.openstack import MAX_BODY, decode, set_aside
@@ -46,7 +47,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one replay source."""
 
     name: str
-    path: str
+    path: FilePath
     """A `.jsonl` or `.jsonl.gz` file."""
     speed: float = 1.0
     """How much faster than recorded; 0: as fast as the log takes it."""
@@ -104,6 +105,7 @@ class ReplaySource:
             if not self._options.loop or count == 0:
                 break
             await self._clock.sleep(self._options.pause_s)
+        self._ready = True  # nothing more will come, and nothing is missing
         self._detail = f"done: {count} messages of {self._options.path}"
         await asyncio.Event().wait()
 
