@@ -172,15 +172,15 @@ class Selection(msgspec.Struct, frozen=True):
     def tells(self, appended: Appended) -> bool:
         """Whether an entry is news of something selected: of an object it changed, or of one that a reading speaks of.
 
-        A notice is shown whole, so tenants get it only when every object in it is theirs to see, as it is now: not the
-        notice that takes an object to another project, nor a bulk request for several projects.
+        A notice is shown whole, so tenants get it only when every object in it is their own, as it is now: not what is shared
+        with them, nor the notice that takes an object to another project, nor a bulk request for several projects.
         """
         if self.scope.admin and not (self.kind or self.id or self.source) and self.project is None:
             return True
         notice = appended.entry.notice
         if self.source and notice.source != self.source:
             return False
-        if not self.scope.admin and not self._sees_all_of(appended):
+        if not self.scope.admin and not self._owns_all_of(appended):
             return False
         if any(self.concerns(change) for change in appended.changes):
             return True
@@ -194,15 +194,17 @@ class Selection(msgspec.Struct, frozen=True):
             for reading in appended.entry.readings
         )
 
-    def _sees_all_of(self, appended: Appended) -> bool:
-        seen: set[tuple[str, str, str]] = set()
+    def _owns_all_of(self, appended: Appended) -> bool:
+        scope = self.scope
+        owned: set[tuple[str, str, str]] = set()
         for change in appended.changes:
-            if not self.scope.sees(change.now):
+            now = change.now
+            if now.project not in scope.projects and not (now.owner and now.owner == scope.user):
                 return False
-            seen.add((change.key.group, change.key.kind, change.key.id))
+            owned.add((change.key.group, change.key.kind, change.key.id))
         # Of an object that did not change, what the reading says is all there is.
         return all(
-            (reading.group, reading.kind, reading.id) in seen or (bool(reading.project) and reading.project in self.scope.projects)
+            reading.project in scope.projects or (reading.group, reading.kind, reading.id) in owned
             for reading in appended.entry.readings
         )
 

@@ -28,7 +28,7 @@ from vedette.ports import Appended, Kind, Scope, Selection
 _HOSTLY = re.compile(
     r"host|hypervisor|(^|_)node$|_compute$|^launched_on$|^(cell|cell_name|instance_name|reservation_id)$"
     r"|^(binding|provider|OS-EXT-SRV-ATTR):|^provider_|^publisher|(^|_)ip_path$"
-    r"|^(traceback|exception|details|migration_context|request_spec|resource_request|hints)$",
+    r"|^(traceback|exception|details|migration_context|request_spec|resource_request|hints|projects)$",
     re.I,
 )
 """Fields of a payload that OpenStack shows admins only: where things run, and the inside of an error."""
