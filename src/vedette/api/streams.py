@@ -16,7 +16,7 @@ from aiohttp.abc import AbstractStreamWriter
 from vedette.api.server import IDENTITY, TOKEN, Needs
 from vedette.api.status import error_event
 from vedette.engine.watch import Ended, Feed, Watcher
-from vedette.errors import Expired, TooBusy, Unauthenticated, VedetteError
+from vedette.errors import TooBusy, Unauthenticated, VedetteError
 
 
 async def stream(
@@ -49,17 +49,21 @@ async def stream(
         raise ConnectionResetError("the client is gone")
     watcher = Watcher(feed, transport, writer.drain, chunked=chunked, bookmarks=bookmarks, owner=identity.key)
     try:
-        async with needs.rights.hold(identity, token, watcher):
-            ended = await needs.hub.serve(watcher, after=after, initial=initial, timeout=timeout)
-        if ended is Ended.REVOKED:
-            await response.write(error_line(Unauthenticated("the rights of this token have changed or ended")))
-    except Expired as why:
-        await response.write(error_line(why))
-    except VedetteError as why:
-        # The answer has begun with 200; the stream itself has to say why it ends.
-        await response.write(error_line(why))
-    if not transport.is_closing():
-        await response.write_eof()
+        try:
+            async with needs.rights.hold(identity, token, watcher):
+                ended = await needs.hub.serve(watcher, after=after, initial=initial, timeout=timeout)
+            if ended is Ended.REVOKED:
+                raise Unauthenticated("the rights of this token have changed or ended")
+        except VedetteError as why:
+            # The answer has begun with 200; the stream itself has to say why it ends.
+            await send(needs, response, error_line(why))
+        if not transport.is_closing():
+            async with asyncio.timeout(needs.hub.limits.stall_timeout):
+                await response.write_eof()
+    except ConnectionError:
+        pass  # the client is gone: nobody to answer, and nothing that a log should shout about
+    except TimeoutError:
+        transport.abort()  # it takes not even the end; others may want its place
     return response
 
 
