@@ -193,18 +193,28 @@ async def test_one_token_has_its_share_of_streams(tmp_path: Path) -> None:
     ]
     config = configured(tmp_path, json.dumps({"auth": {"mode": "tokens", "tokens": tokens}}), max_streams=1)
     one, two = ({"Authorization": f"Bearer {entry['token']}"} for entry in tokens)
-    async with serving(config) as running, asking(running) as asker:
-        async with asker.watch(f"{APIS}/ports?watch=1", headers=one), asker.watch(f"{APIS}/ports?watch=1", headers=two):
-            await running.until_watched(2)
-            code, headers, body = await asker.get(f"{APIS}/ports?watch=1", headers=one)
-            assert (code, "Retry-After" in headers) == (429, True)
-            assert "max_streams" in json.loads(body)["message"]
+    path = f"{APIS}/ports?watch=1"
+    async with (
+        serving(config) as running,
+        asking(running) as asker,
+        asker.watch(path, headers=one),
+        asker.watch(path, headers=two),
+    ):
+        await running.until_watched(2)
+        code, headers, body = await asker.get(path, headers=one)
+        assert (code, "Retry-After" in headers) == (429, True)
+        assert "max_streams" in json.loads(body)["message"]
 
 
 async def test_without_authentication_all_callers_together_have_only_the_limit_of_watchers(tmp_path: Path) -> None:
-    async with open_service(tmp_path, watch={"max_streams": 1}) as running, asking(running) as asker:
-        async with asker.watch(f"{APIS}/ports?watch=1"), asker.watch(f"{APIS}/ports?watch=1"):
-            await running.until_watched(2)
+    path = f"{APIS}/ports?watch=1"
+    async with (
+        open_service(tmp_path, watch={"max_streams": 1}) as running,
+        asking(running) as asker,
+        asker.watch(path),
+        asker.watch(path),
+    ):
+        await running.until_watched(2)
 
 
 async def test_the_open_files_that_are_needed_are_asked_for_at_the_start(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from vedette.ports import Appended, Kind, Scope, Selection
 
 _HOSTLY = re.compile(
     r"host|hypervisor|(^|_)node$|_compute$|^launched_on$|^(cell|cell_name|instance_name|reservation_id)$"
-    r"|^(binding|provider|OS-EXT-SRV-ATTR):|^provider_|^publisher|(^|_)ip_path$"
+    r"|^binding|^provider|^OS-EXT-SRV-ATTR:|^publisher|(^|_)ip_path$|^connect(or|ion_info)$|^migrating_to$"
     r"|^(traceback|exception|details|migration_context|request_spec|resource_request|hints|projects)$",
     re.I,
 )
