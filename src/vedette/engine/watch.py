@@ -617,8 +617,7 @@ class Hub:
                         self._lag(watcher, was)
                         continue
                     transport.write(chunk if watcher.chunked else data)
-                except (RuntimeError, OSError):
-                    # uvloop's way to say that the connection closed a moment ago. It must not reach the others.
+                except Exception:  # noqa: BLE001 - whatever one transport says, it must not reach the others
                     self._gone(watcher)
                     continue
                 written += 1
@@ -788,7 +787,10 @@ class Hub:
         watcher.poke()
 
     def _gone(self, watcher: Watcher) -> None:
-        """Its connection is closed; its own coroutine finds out next."""
+        """Its transport raised; its own coroutine finds out next. (uvloop raises RuntimeError when the connection closed a moment
+        ago; asyncio says nothing.)"""
+        if not watcher.transport.is_closing():
+            log.exception("a watcher's connection failed and is cut", extra=kv(position=watcher.position))
         self._leave(watcher)
         watcher.transport.abort()
         watcher.poke()
@@ -825,7 +827,7 @@ class Hub:
                         said = chunk if watcher.chunked else line
                         transport.write(said)
                         watcher.base -= len(said)
-                except (RuntimeError, OSError):  # as in `_broadcast`
+                except Exception:  # noqa: BLE001 - as in `_broadcast`
                     self._gone(watcher)
                 if time.perf_counter() >= until:
                     await asyncio.sleep(0)
