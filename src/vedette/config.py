@@ -144,9 +144,9 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     """Who this is, in logs."""
     projects: tuple[str, ...] = ()
-    """Ids of the projects whose objects it sees; `"*"`: everything."""
+    """Ids of the projects whose objects it sees; `["*"]`, with the role `admin`: everything."""
     roles: tuple[str, ...] = ()
-    """`admin` sees the fields and objects that OpenStack shows admins only, and all projects."""
+    """`admin`, with the projects `["*"]`: sees what OpenStack shows admins only. Others mean nothing here."""
 
 
 class Auth(msgspec.Struct, frozen=True, kw_only=True):
@@ -674,6 +674,11 @@ def _check_auth(config: Config, refuse: Callable[[str, str], None]) -> None:
             refuse(f"auth.tokens[{number}].name", "wants a name of its own")
         texts.add(text)
         names.add(one.name)
+        admin, everything = "admin" in {role.lower() for role in one.roles}, "*" in one.projects
+        if admin != everything or (everything and len(one.projects) > 1):
+            refuse(f"auth.tokens[{number}].projects", 'the role admin and the projects ["*"] go together, or neither is there')
+        if "" in one.projects:
+            refuse(f"auth.tokens[{number}].projects", "an id is empty")
 
 
 def _check_keystone(keystone: Keystone | None, refuse: Callable[[str, str], None]) -> None:

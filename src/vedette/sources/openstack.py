@@ -24,6 +24,7 @@ from vedette.errors import BrokerUnavailable, CannotStart, ConfigError, NotUnder
 from vedette.kit.backoff import delays
 from vedette.kit.clock import Clock, parse_us, rfc3339_us
 from vedette.kit.log import kv
+from vedette.kit.secret import Secret
 from vedette.kit.tasks import cancel
 from vedette.kit.telemetry import Telemetry
 from vedette.kit.units import FilePath
@@ -59,11 +60,22 @@ class QueueOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The source's own queue. Durable; made if it isn't there."""
 
     name: str = "vedette"
+    """Nobody else may read it. Two Vedettes on one broker need two names."""
     type: Literal["quorum", "classic"] = "quorum"
+    """`quorum`: on several nodes of the broker. `classic`: on one."""
     max_length: int = 1_000_000
     """Messages; the oldest go when there are more (a gap is recorded). 0: no limit."""
     expires_s: int = 7 * 86_400
-    """Seconds without a consumer until the broker removes it, so that a Vedette that is no more fills no disk. 0: never."""
+    """Time without a consumer until the broker removes it, so that a Vedette that is no more fills no disk. 0: never."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.name.encode(errors="replace")) <= 200 or self.name.startswith("amq."):
+            raise ValueError("name: wants 1 to 200 bytes, and not to begin with amq.")
+        if not 0 <= self.max_length < 1 << 31:
+            raise ValueError("max_length: wants a number from 0 to 2147483647")
+        if not 0 <= self.expires_s * 1000 < 1 << 32:
+            # RabbitMQ takes milliseconds in 32 bits.
+            raise ValueError("expires: wants at most 49 days")
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,13 +86,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """`amqp[s]://[user:password@]host[:port][/vhost]`; several are tried in turn."""
     username: str = ""
     """Goes before the one in the address."""
-    password: str = ""
+    password: Secret = Secret()
+    """The same for the password."""
     exchanges: tuple[str, ...] = ("nova", "neutron", "octavia", "heat", "cinder", "openstack", "glance", "keystone")
     """Those that do not exist yet are waited for. (Cinder publishes to `openstack` unless it is told otherwise.)"""
     topics: tuple[str, ...] = ("notifications", "versioned_notifications")
+    """As `topics` in the services' `[oslo_messaging_notifications]`, and Nova's `versioned_notifications_topics`."""
     priorities: tuple[str, ...] = ("info", "error", "warn", "critical", "debug", "audit", "sample")
     """Bound as `<topic>.<priority>`; never `#`: the exchanges carry the services' RPC too."""
     queue: QueueOptions = QueueOptions()
+    """The source's own queue."""
     prefetch: int = 2000
     """Messages on their way that are not yet acknowledged."""
     shared_queue: bool = False
@@ -96,13 +111,22 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     tls_ca: FilePath = ""
     """A file of certificates to trust; none: the system's."""
     tls_cert: FilePath = ""
-    """A client certificate and its key, where the broker wants one."""
+    """A client certificate, where the broker wants one."""
     tls_key: FilePath = ""
+    """Its private key."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.prefetch <= 65_535:
+            raise ValueError("prefetch: wants a number from 1 to 65535")
+        if not 1 <= self.heartbeat_s <= 3600:
+            raise ValueError("heartbeat: wants 1 second to 1 hour")
+        if min(self.check_s, self.inactivity_s, self.timeout_s) <= 0:
+            raise ValueError("check, inactivity and timeout want more than 0 seconds")
 
 
 def build(options: Options, *, clock: Clock, telemetry: Telemetry) -> OpenStackSource:
     """The source for these settings, on a real broker; nothing is opened yet. Raises ConfigError."""
-    addresses = [address(url, username=options.username, password=options.password) for url in options.amqp]
+    addresses = [address(url, username=options.username, password=options.password.reveal()) for url in options.amqp]
     tls = None
     if any(one.tls for one in addresses):
         try:
