@@ -41,7 +41,7 @@ from vedette.model.selector import parse
 from vedette.ports import EVERYTHING, Scope, Selection, Store
 
 T0 = 1_795_187_946_000_000
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Real seconds after which a test that waits in vain is ended, with the place where it stands."""
 TURNS = 30
 """Turns of the loop that every task in memory needs at the most to come to rest."""
