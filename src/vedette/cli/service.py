@@ -221,7 +221,7 @@ class _Playing:
             ("every port, then every change of one", f"{command} watch port{here}"),
             ("the same for kubectl, and whatever speaks Kubernetes", f"kubectl --server {url} get ports -A -w"),
             ("the same for curl: a list and a watch", f"curl -N '{url}/apis/openstack.vedette.dev/v1/ports?watch=true'"),
-            ("only what happens from now on", f"curl -N {url}/port"),
+            ("the same in one word: WEaaS' path", f"curl -N {url}/port"),
             ("every notification as a CloudEvent", f"{command} events --follow{here}"),
         ]
         console = Console(soft_wrap=True, highlight=False)
