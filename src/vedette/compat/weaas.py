@@ -156,7 +156,7 @@ def routes(needs: Needs, endpoints: Mapping[str, Endpoint], *, open_to_all: bool
             return await _raw(needs, request, endpoint, scope, project)
         return await _objects(needs, request, endpoint.kind, scope, project)
 
-    ours = "(?!(?:" + "|".join(re.escape(name) for name in sorted(RESERVED)) + ")$)[^/]+"
+    ours = "(?!(?:" + "|".join(re.escape(name) for name in sorted(RESERVED)) + ")(?:/|$))[^/]+"
     one = "{endpoint:" + "|".join(re.escape(name) for name in endpoints) + "}"
     other = "{segment:" + ours + "}"
     return [
