@@ -21,14 +21,15 @@ HEAD = """# Configuration
 
 Written by `python tests/docs/config_page.py` from `src/vedette/config.py` and the sources' own `Options`; a test keeps it so.
 
-One YAML file: `vedette serve --config FILE`, `/etc/vedette/vedette.yaml` without. `vedette check-config FILE` checks it without
-starting and shows all of it, defaults included, with its secrets masked. Examples that a test reads: [examples/](../../examples/).
+One YAML file: `vedette serve --config FILE`, `/etc/vedette/vedette.yaml` without. `vedette check-config FILE` checks it
+without starting and shows all of it, defaults included, with its secrets masked. Examples that a test reads:
+[examples/](../../examples/).
 
 - **What is wrong is named** by its dotted path and its line. A key that isn't in the tables below is an error.
 - **`${NAME}`** in a value is the environment's variable of that name; one that isn't set is an error. It is put in after the YAML
   was parsed: what a variable holds is never read as YAML. `$${` is a plain `${`.
-- **Durations** are `7d`, `60s`, `1h30m`, `500ms`, or a plain number of seconds. **Sizes** are `256KiB`, `20GiB`, `1MB`, or a plain
-  number of bytes.
+- **Durations** are `7d`, `60s`, `1h30m`, `500ms`, or a plain number of seconds. **Sizes** are `256KiB`, `20GiB`, `1MB`, or a
+  plain number of bytes.
 - **A list** with one value may be that value.
 - **Paths** that are relative are looked for beside the configuration file.
 - Anchors, aliases and merge keys (`<<`) work. Tags (`!!…`) don't.
