@@ -148,7 +148,7 @@ class Service:
         in_path = weaas.path_token(endpoints)
         words = weaas.in_its_words(endpoints)
         app = build(needs, authenticator, faces=faces, path_token=in_path, in_its_words=words)
-        server = Server(app, listen=[(one.host, one.port) for one in config.listen], tls=tls)
+        server = Server(app, listen=[(one.host, one.port) for one in config.listen], tls=tls, untaken=config.watch.stall_timeout)
         self._servers.append(server)
         await server.start()
         self.addresses = server.addresses
@@ -163,6 +163,7 @@ class Service:
                 ),
                 listen=[(one.host, one.port) for one in face.listen],
                 tls=tls,
+                untaken=config.watch.stall_timeout,
             )
             self._servers.append(old)
             await old.start()
@@ -197,7 +198,8 @@ class Service:
         if self.hub is not None:
             self.hub.close()
             with suppress(TimeoutError):  # whoever does not end by then is cut with its connection
-                await asyncio.wait_for(self.hub.emptied(), GRACE_SECONDS)
+                async with asyncio.timeout(GRACE_SECONDS):
+                    await self.hub.emptied()
         for server in self._servers:
             await server.stop()
         await cancel(*others)

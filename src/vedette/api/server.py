@@ -135,8 +135,15 @@ class Server:
     """Listens on every address, plain or TLS, until stopped."""
 
     def __init__(
-        self, app: web.Application, *, listen: Sequence[tuple[str, int]], tls: Callable[[], ssl.SSLContext] | None
+        self,
+        app: web.Application,
+        *,
+        listen: Sequence[tuple[str, int]],
+        tls: Callable[[], ssl.SSLContext] | None,
+        untaken: float = 60.0,
     ) -> None:
+        """`untaken`: seconds after which the kernel gives up a connection whose peer takes nothing (TCP_USER_TIMEOUT)."""
+        self._untaken = untaken
         self._runner = web.AppRunner(
             app,
             access_log=None,  # it would log tokens in WEaaS paths; counts are metrics, errors are logged here
@@ -156,7 +163,7 @@ class Server:
         """Raises OSError with the address when it can't listen there."""
         await self._runner.setup()
         for host, port in self._listen:
-            sock = _listener(host, port)
+            sock = _listener(host, port, self._untaken)
             self.addresses.append(sock.getsockname()[:2])
             await web.SockSite(self._runner, sock, ssl_context=self._tls() if self._tls else None, backlog=4096).start()
 
@@ -165,15 +172,20 @@ class Server:
         await self._runner.cleanup()
 
 
-def _listener(host: str, port: int) -> socket.socket:
-    """A listening socket whose accepted ones notice that a client vanished: keepalive, and unacknowledged data for 30 s
-    (Linux hands these options down to accepted sockets)."""
+def _listener(host: str, port: int, untaken: float) -> socket.socket:
+    """A listening socket whose accepted ones notice that a client vanished: by keepalive after 30 s of silence, and by data
+    that nobody acknowledges or takes for `untaken` seconds. (Linux hands these options down to accepted sockets.)"""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000)):
+        for option, value in (
+            ("TCP_KEEPIDLE", 15),
+            ("TCP_KEEPINTVL", 5),
+            ("TCP_KEEPCNT", 3),
+            ("TCP_USER_TIMEOUT", int(untaken * 1000)),
+        ):
             if hasattr(socket, option):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         sock.bind(address)
