@@ -51,6 +51,8 @@ bench: $(VENV)/.dev build/oslo/.made ## What it costs and carries, each figure b
 	@$(VENV)/bin/python bench/ingest.py --oslo=build/oslo/bin/python
 	$(SAY) 'bench/fanout.py'
 	@$(VENV)/bin/python bench/fanout.py
+	$(SAY) 'bench/latency.py'
+	@$(VENV)/bin/python bench/latency.py
 	$(SAY) 'bench/big_log.py'
 	@$(VENV)/bin/python bench/big_log.py
 

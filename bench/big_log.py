@@ -16,8 +16,8 @@ import urllib.request
 from pathlib import Path
 
 import msgspec
-from peers import free_port, resident_bytes
 
+from peers import free_port, resident_bytes
 from vedette.kit.clock import SystemClock
 from vedette.model.entry import NewEntry
 from vedette.model.notice import Notice

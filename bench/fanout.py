@@ -1,7 +1,7 @@
-"""Fan-out: one event a write to 100, 1,000 and 10,000 watchers, against nginx + nchan and etcd's gateway, interleaved in one run.
+"""Fan-out: one event a write to 100, 1,000 and 10,000 watchers, beside nginx + nchan and etcd's gateway, interleaved.
 
-Every watcher gets every event (the drain counts them), with a token and a project scope on our side. Prints medians and the ratios of
-each round; CPU is the serving process's. `python bench/fanout.py [rounds]`
+Every watcher gets every event (the drain counts them), with a token and a project scope on our side. Prints medians and the
+ratios of each round; CPU is the serving process's. `python bench/fanout.py [rounds]`
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ PATH = "/apis/openstack.vedette.dev/v1/ports?watch=true&allowWatchBookmarks=true
 
 
 class Ours:
-    def __init__(self, *flags: str) -> None:
+    def __init__(self) -> None:
         here = Path(__file__).parent
         self.process = subprocess.Popen(
-            [sys.executable, str(here / "serve_watchers.py"), str(SIZE), *flags],
+            [sys.executable, str(here / "serve_watchers.py"), str(SIZE)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.port = int(self._line())
@@ -64,9 +64,9 @@ class Ours:
         self.process.wait(20)
 
 
-def measure_ours(drain: Drain, watchers: int, *flags: str) -> tuple[float, float, float]:
+def measure_ours(drain: Drain, watchers: int) -> tuple[float, float, float]:
     """(deliveries a second, µs of CPU a delivery, KB of memory a watcher)"""
-    ours = Ours(*flags)
+    ours = Ours()
     try:
         before = resident_bytes(ours.process.pid)
         reader = drain.start(ours.port, watchers, EVENTS[watchers], "^", PATH.format(ours.head()), f"X-Auth-Token: {TOKEN}")
@@ -101,14 +101,14 @@ def measure_etcd(drain: Drain, watchers: int, folder: Path) -> tuple[float, floa
         return events / seconds, (cpu_seconds(pid) - cpu) / events * 1e6, held
 
 
-def main(rounds: int, *flags: str) -> None:
+def main(rounds: int) -> None:
     with tempfile.TemporaryDirectory(prefix="vedette-bench-") as name:
         folder = Path(name)
         drain = Drain(folder)
         for watchers, goal in ((100, 0.65), (1_000, 0.85), (10_000, 0.85)):
             ours, theirs, cloud = [], [], []
             for _ in range(rounds):
-                ours.append(measure_ours(drain, watchers, *flags))
+                ours.append(measure_ours(drain, watchers))
                 theirs.append(measure_nchan(drain, watchers, folder / "nchan"))
                 if watchers == 1_000:
                     cloud.append(measure_etcd(drain, watchers, folder / "etcd"))
@@ -133,5 +133,4 @@ def show(
 
 
 if __name__ == "__main__":
-    words = [word for word in sys.argv[1:] if not word.startswith("--")]
-    main(int(words[0]) if words else 3, *[word for word in sys.argv[1:] if word.startswith("--")])
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)

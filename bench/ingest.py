@@ -1,7 +1,7 @@
-"""Durable ingest: RabbitMQ → decoded, scrubbed, folded → fsynced → acknowledged, against the raw floor and oslo.messaging's listener.
+"""Durable ingest: RabbitMQ → decoded, scrubbed, folded → fsynced → acknowledged, beside a raw socket and oslo.messaging.
 
-For each queue type and body size, interleaved rounds: the queue is filled, then emptied by one of the three, each in a process of its
-own that measures from its first message to its last acknowledgement. `python bench/ingest.py [rounds]`
+For each queue type and body size, interleaved rounds: the queue is filled, then emptied by one of the three, each in a process
+of its own that measures from its first message to its last acknowledgement. `python bench/ingest.py [rounds]`
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 from messages import bodies
-
 from vedette.testing.rabbit import Rabbit
 
 COUNTS = {"2K": 20_000, "6K": 10_000}
@@ -85,12 +84,14 @@ def compare(rabbit: Rabbit, kind: str, size: str, count: int, rounds: int, oslo:
     ratios = [mine["rate"] / floor["rate"] for mine, floor in zip(ours, raw, strict=True)]
     line = (
         f"ingest, {kind} queue, {size} (mean {median(ours, 'bytes'):.0f} B): {median(ours, 'rate'):,.0f}/s, "
-        f"{median(ours, 'cpu'):.1f} µs CPU, {median(ours, 'batch'):.0f} an offer | raw socket {median(raw, 'rate'):,.0f}/s, {median(raw, 'cpu'):.1f} µs | "
+        f"{median(ours, 'cpu'):.1f} µs CPU, {median(ours, 'batch'):.0f} an offer | "
+        f"raw socket {median(raw, 'rate'):,.0f}/s, {median(raw, 'cpu'):.1f} µs | "
         f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}; wanted ≥ {GOALS[size]})"
     )
     if peer:
         times = [mine["rate"] / other["rate"] for mine, other in zip(ours, peer, strict=True)]
-        line += f" | oslo.messaging {median(peer, 'rate'):,.0f}/s, {median(peer, 'cpu'):.0f} µs: {statistics.median(times):.1f}x (wanted ≥ 5)"
+        line += f" | oslo.messaging {median(peer, 'rate'):,.0f}/s, {median(peer, 'cpu'):.0f} µs: "
+        line += f"{statistics.median(times):.1f}x (wanted ≥ 5)"
     print(line, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The floor for bench/ingest.py: a blocking socket that drains the queue, counts deliveries and acknowledges every 500. Prints JSON.
+"""The floor for bench/ingest.py: a blocking socket that drains the queue, counts and acknowledges every 500. Prints JSON.
 
 No properties, no decoding, no heartbeat: nothing a client may leave out. Frames: AMQP 0-9-1 §2.3.5.
 """

@@ -19,8 +19,8 @@ import uuid
 from pathlib import Path
 
 import msgspec
-from peers import free_port
 
+from peers import free_port
 from vedette.testing.rabbit import Rabbit
 
 RATE = 300
@@ -100,7 +100,9 @@ def main(seconds: float) -> None:
                 f"listen: 127.0.0.1:{port}\ndata_dir: {folder / 'data'}\n"
                 f"sources: [{{name: one, type: openstack, amqp: '{rabbit.url}', exchanges: [neutron]}}]\n"
             )
-            with subprocess.Popen([sys.executable, "-m", "vedette.cli", "serve", "--config", str(folder / "vedette.yaml")]) as process:
+            with subprocess.Popen(
+                [sys.executable, "-m", "vedette.cli", "serve", "--config", str(folder / "vedette.yaml")]
+            ) as process:
                 try:
                     _until_ready(port)
                     measure(port, rabbit.url, seconds)

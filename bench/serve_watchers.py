@@ -12,6 +12,7 @@ import sys
 import time
 
 import msgspec
+import uvloop
 
 from vedette import plugins
 from vedette.api.auth import StaticToken, TokensAuthenticator
@@ -20,6 +21,7 @@ from vedette.api.server import Needs, Server, build
 from vedette.api.tickets import Tickets
 from vedette.engine.watch import Hub, Limits
 from vedette.kit.clock import SystemClock
+from vedette.kit.secret import Secret
 from vedette.kit.telemetry import Telemetry
 from vedette.model.entry import NewEntry
 from vedette.model.notice import Notice
@@ -45,9 +47,8 @@ async def main(size: int) -> None:
     clock, telemetry = SystemClock(), Telemetry()
     store = MemoryStore(clock)
     hub = Hub(store, Limits(max_watchers=50_000, bookmark_seconds=15.0), telemetry)
-    authenticator = TokensAuthenticator(
-        (StaticToken(token=TOKEN, name="bench", projects=(PROJECT,), roles=("member",)),), ("admin",)
-    )
+    token = StaticToken(token=Secret(TOKEN), name="bench", projects=(PROJECT,), roles=("member",))
+    authenticator = TokensAuthenticator((token,), admin_roles=("admin",))
     needs = Needs(
         store=store, hub=hub, kinds=plugins.kinds(), clock=clock, telemetry=telemetry, rights=Rights(authenticator, clock),
         tickets=Tickets(clock), sources=lambda: [], source_names=("s",), default_source="s", max_streams=50_000,
@@ -72,10 +73,4 @@ async def main(size: int) -> None:
 
 
 if __name__ == "__main__":
-    use_uvloop = "--uvloop" in sys.argv
-    if use_uvloop:
-        import uvloop
-
-        uvloop.run(main(int(sys.argv[1])))
-    else:
-        asyncio.run(main(int(sys.argv[1])))
+    uvloop.run(main(int(sys.argv[1])))  # as `vedette serve` does
