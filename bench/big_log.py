@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from peers import free_port, resident_bytes
+from peers import BUILD, free_port, resident_bytes
 from vedette.kit.clock import SystemClock
 from vedette.model.entry import NewEntry
 from vedette.model.notice import Notice
@@ -58,7 +58,7 @@ def _port(number: int, objects: int) -> NewEntry:
 
 
 def main(entries: int, objects: int) -> None:
-    with tempfile.TemporaryDirectory(prefix="vedette-bench-", dir=".") as name:
+    with tempfile.TemporaryDirectory(prefix="vedette-bench-", dir=BUILD) as name:
         folder = Path(name)
         asyncio.run(build(folder / "data", entries, objects))
         starts, memory, rates, grown = [], [], [], []

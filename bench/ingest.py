@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from messages import bodies
+from peers import BUILD
 from vedette.testing.rabbit import Rabbit
 
 COUNTS = {"2K": 20_000, "6K": 10_000}
@@ -55,7 +56,7 @@ def fill(rabbit: Rabbit, kind: str, size: str, count: int) -> None:
 
 
 def main(rounds: int, oslo: str | None) -> None:
-    with tempfile.TemporaryDirectory(prefix="vedette-bench-", dir=".") as name:
+    with tempfile.TemporaryDirectory(prefix="vedette-bench-", dir=BUILD) as name:
         rabbit = Rabbit(Path(name).absolute() / "rabbit")
         rabbit.start()
         try:

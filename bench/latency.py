@@ -1,7 +1,7 @@
 """From `basic_publish` to the byte at an HTTP watcher: 300 events a second, 100 watchers, RabbitMQ and a durable store between.
 
-The service is `vedette serve` in a process of its own; publisher and watchers are two more. Each event carries the time at which it
-was published; each watcher subtracts it when the line arrives. `python bench/latency.py [seconds]`
+The service is `vedette serve` in a process of its own; publisher and watchers are two more. Each event carries the time at which
+it was published; each watcher subtracts it when the line arrives. `python bench/latency.py [seconds]`
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from peers import free_port
+from peers import BUILD, free_port
 from vedette.testing.rabbit import Rabbit
 
 RATE = 300
@@ -39,7 +39,8 @@ def publish(url: str, seconds: float) -> None:
             time.sleep(pause)
         fields = {
             "id": str(uuid.UUID(int=number % 1000)), "name": f"sent-{time.time_ns()}", "status": "DOWN", "project_id": "p1",
-            "network_id": str(uuid.uuid4()), "mac_address": "fa:16:3e:d8:7a:bf", "description": "x" * 700, "revision_number": number,
+            "network_id": str(uuid.uuid4()), "mac_address": "fa:16:3e:d8:7a:bf", "description": "x" * 700,
+            "revision_number": number,
         }  # fmt: skip
         said = {
             "message_id": str(uuid.uuid4()), "publisher_id": "network.ctl", "event_type": "port.update.end", "priority": "INFO",
@@ -87,7 +88,7 @@ def watch(port: int, seconds: float, result: multiprocessing.Queue[bytes], ready
 
 
 def main(seconds: float) -> None:
-    with tempfile.TemporaryDirectory(prefix="vedette-bench-", dir=".") as name:
+    with tempfile.TemporaryDirectory(prefix="vedette-bench-", dir=BUILD) as name:
         folder = Path(name).absolute()
         rabbit = Rabbit(folder / "rabbit")
         rabbit.start()
@@ -127,7 +128,8 @@ def measure(port: int, url: str, seconds: float) -> None:
     wanted = int(RATE * seconds) * WATCHERS
     print(
         f"publish to watcher, {RATE} events/s, {WATCHERS} watchers: {len(waits):,} of {wanted:,} arrived, "
-        f"p50 {waits[len(waits) // 2] / 1e6:.1f} ms (wanted ≤ 5), p99 {waits[len(waits) * 99 // 100] / 1e6:.1f} ms (wanted ≤ 25), "
+        f"p50 {waits[len(waits) // 2] / 1e6:.1f} ms (wanted ≤ 5), "
+        f"p99 {waits[len(waits) * 99 // 100] / 1e6:.1f} ms (wanted ≤ 25), "
         f"max {waits[-1] / 1e6:.0f} ms"
     )
 

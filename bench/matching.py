@@ -1,7 +1,7 @@
 """Matching one event against 10,000 watchers: 500 projects, 20 distinct selectors, one in ten sees all projects.
 
-Prints µs per event: finding the groups and encoding their lines (what the broadcaster does before it writes), and how many watchers
-matched. No peer: the goal is absolute (≤ 50 µs). `python bench/matching.py [watchers]`
+Prints µs per event: finding the groups and encoding their lines (what the broadcaster does before it writes), and how many
+watchers matched. No peer: the goal is absolute (≤ 50 µs). `python bench/matching.py [watchers]`
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ def recorded(size: str) -> list[str]:
     found = []
     for path in sorted(CAPTURES.glob("*.jsonl.gz")):
         with gzip.open(path, "rt") as lines:
-            found += [body for body in (json.loads(line)["body"] for line in lines)]
+            found += [json.loads(line)["body"] for line in lines]
     return [_grown(body) for body in found] if size == "6K" else found
 
 

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
+BUILD = HERE.parent / "build"
+BUILD.mkdir(exist_ok=True)
 
 
 def free_port() -> int:

@@ -1,8 +1,8 @@
 """A server whose news is made on command: the process that bench/fanout.py measures.
 
-The store is in memory (fan-out is what is measured, not the disk), everything else is the real thing: tokens, project scope, the hub,
-aiohttp. On stdin: `go N` appends N changes of one port, each when the one before was written to every watcher, and prints how long
-that took; `quit`. On stdout first: the port.
+The store is in memory (fan-out is what is measured, not the disk), everything else is the real thing: tokens, project scope,
+the hub, aiohttp. On stdin: `go N` appends N changes of one port, each when the one before was written to every watcher, and
+prints how long that took. On stdout first: the port.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def change(number: int, size: int) -> NewEntry:
     fields = {"name": f"port-{number}", "status": "ACTIVE", "description": "^" + "x" * max(0, size - 560)}
     notice = Notice(id=str(number), source="s", event_type="port.update.end", sent_at=10**15 + number, payload=msgspec.Raw(b"{}"))
     said = Reading(
-        kind="Port", id="fe19ac40-9443-4431-9d4c-08460ed0b3d6", verb="update", as_of=10**15 + number, project=PROJECT, fields=fields,
+        kind="Port", id="fe19ac40-9443-4431-9d4c-08460ed0b3d6", verb="update", as_of=10**15 + number, project=PROJECT,
+        fields=fields,
         admin={"binding:host_id": "host-1"},
     )  # fmt: skip
     return NewEntry(notice, (said,))
