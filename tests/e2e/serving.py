@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+import yarl
 
 from vedette.app import Service
 from vedette.config import load_text
@@ -319,8 +320,8 @@ class Asker:
         self._running = running
         self._session = session
 
-    async def get(self, path: str, *, method: str = "GET", **options: Any) -> tuple[int, dict[str, str], bytes]:
-        url = path if "://" in path else self._running.url + path
+    async def get(self, path: str | yarl.URL, *, method: str = "GET", **options: Any) -> tuple[int, dict[str, str], bytes]:
+        url = path if "://" in str(path) else self._running.url + str(path)
         async with asyncio.timeout(SECONDS), self._session.request(method, url, **options) as response:
             return response.status, dict(response.headers), await response.read()
 
@@ -354,6 +355,17 @@ async def asking(running: Running, **options: Any) -> AsyncIterator[Asker]:
     connector = aiohttp.TCPConnector(ssl=running.context if running.context is not None else True, limit=0)
     async with aiohttp.ClientSession(connector=connector, **options) as session:
         yield Asker(running, session)
+
+
+def in_a_loop(test: Any, loop: asyncio.AbstractEventLoop) -> None:
+    """Hypothesis runs plain functions: from a thread, each example in the loop of the service."""
+    inner = test.hypothesis.inner_test
+
+    def plain(**values: Any) -> None:
+        asyncio.run_coroutine_threadsafe(inner(**values), loop).result(SECONDS)
+
+    test.hypothesis.inner_test = plain
+    test()
 
 
 # --- kubectl ---------------------------------------------------------------------------------------------------------------

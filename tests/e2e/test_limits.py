@@ -6,6 +6,7 @@ Left out: the broadcaster's buffers (tests/suites/test_watches.py), the settings
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import logging
@@ -16,11 +17,13 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import quote, urlencode
 
 import pytest
+import yarl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from serving import APIS, SECONDS, A, Asker, Running, asking, configured, open_service, port, serving, uuid_of
+from serving import APIS, SECONDS, A, Asker, Running, asking, configured, in_a_loop, open_service, port, serving, uuid_of
 
 from vedette.app import Service
 from vedette.errors import StoreInUse
@@ -341,6 +344,63 @@ async def test_garbage_is_answered_or_cut_and_the_service_goes_on(
 @given(data=st.binary(max_size=300), about=st.sampled_from([b"", b"GET ", b"GET /port?", b"GET /apis/", b"POST /v1/tickets "]))
 async def test_any_bytes(running: Running, data: bytes, about: bytes) -> None:
     assert b" 5" not in await first_line(running, about + data + b"\r\n\r\n")
+
+
+VALUES = st.one_of(
+    st.text(max_size=40),
+    st.integers().map(str),
+    st.sampled_from(
+        ["0", "-1", "9" * 19, "9" * 25, "true", "\ud800", "\x00", "a=b", "status.x=\x00", "metadata.name=~", "x in (a,b)"]
+    ),
+    st.binary(max_size=20).map(lambda raw: base64.urlsafe_b64encode(raw).decode()),
+    st.tuples(st.integers(0, 2**70), st.text(max_size=8)).map(lambda at: continue_token(*at)),
+)
+NAMES = (
+    "limit", "continue", "resourceVersion", "resourceVersionMatch", "fieldSelector", "labelSelector", "sendInitialEvents",
+    "allowWatchBookmarks", "includeObject", "after", "since", "type", "kind", "id", "project", "source", "format", "ticket",
+)  # fmt: skip
+PATHS = (
+    f"{APIS}/ports", f"{APIS}/namespaces/{{x}}/ports", f"{APIS}/namespaces/no-project/ports/{{x}}",
+    "/clusters/*" + APIS + "/servers", "/clusters/{x}/api/v1/namespaces", "/api/v1/namespaces", "/api/v1/namespaces/{x}",
+    "/v1/events", "/port", "/port/{x}", "/{x}/port", "/{x}", "/apis/{x}/v1/ports", "/openapi/v3/{x}",
+)  # fmt: skip
+
+
+def continue_token(revision: int, start: str) -> str:
+    raw = json.dumps({"v": "meta.k8s.io/v1", "rv": revision, "start": f"one\0{start}"})
+    return base64.urlsafe_b64encode(raw.encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize("data_dir", ["", "store"])
+async def test_no_query_is_an_error_of_ours(tmp_path: Path, data_dir: str) -> None:
+    """Whatever is asked, in memory and on SQLite, is answered, or refused with a reason."""
+
+    @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(
+        path=st.sampled_from(PATHS),
+        inside=VALUES,
+        query=st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=4),
+        accept=st.sampled_from(["application/json", "application/json;as=Table;v=v1;g=meta.k8s.io", "text/event-stream", "*"]),
+    )
+    async def asked(path: str, inside: str, query: dict[str, str], accept: str) -> None:
+        # `resourceVersion`s that are to come are waited for (3 s): not those.
+        if query.get("resourceVersion", "").isdigit():
+            query["resourceVersion"] = "1"
+        if query.get("after", "").isdigit():
+            query["after"] = "1"
+        query |= {"timeoutSeconds": "-1", "follow": "false"}
+        where = path.replace("{x}", quote(inside, safe="", errors="surrogateescape" if inside.isascii() else "replace"))
+        text = urlencode(query, errors="replace")
+        code, _, body = await asker.get(yarl.URL(f"{running.url}{where}?{text}", encoded=True), headers={"Accept": accept})
+        assert code < 500, (where, query, body)
+        if code >= 400:
+            assert json.loads(body)["kind"] == "Status"
+
+    folder = str(tmp_path / data_dir) if data_dir else ""
+    async with open_service(tmp_path, data_dir=folder) as running, asking(running) as asker:
+        for number in range(5):
+            await running.port(uuid_of(number))
+        await asyncio.to_thread(in_a_loop, asked, asyncio.get_running_loop())
 
 
 # --- TLS -------------------------------------------------------------------------------------------------------------------

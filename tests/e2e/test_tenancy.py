@@ -14,7 +14,6 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -31,6 +30,7 @@ from serving import (
     Stream,
     asking,
     cloud,
+    in_a_loop,
     instance,
     network,
     port,
@@ -418,17 +418,6 @@ def without(answer: tuple[int, dict[str, str], bytes], id_: str) -> tuple[int, d
     headers = {name: value for name, value in headers.items() if name not in ("Date", "Content-Length")}
     body = re.sub(rb'"(age|Age)":"[^"]*"|"\d+s"', b"", body.replace(id_.encode(), b"{id}"))
     return code, headers, body
-
-
-def in_a_loop(test: Any, loop: asyncio.AbstractEventLoop) -> None:
-    """Hypothesis runs plain functions: from a thread, each example in the loop of the service."""
-    inner = test.hypothesis.inner_test
-
-    def plain(**values: Any) -> None:
-        asyncio.run_coroutine_threadsafe(inner(**values), loop).result(SECONDS)
-
-    test.hypothesis.inner_test = plain
-    test()
 
 
 async def test_a_continue_token_of_somebody_else_opens_nothing(place: Cloud, asker: Asker) -> None:
