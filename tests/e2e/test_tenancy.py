@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -38,6 +39,11 @@ from serving import (
 )
 
 from vedette import plugins
+from vedette.api.rights import Rights
+from vedette.engine.watch import Ended, Watcher
+from vedette.errors import Unauthenticated
+from vedette.kit.clock import SystemClock
+from vedette.ports import Identity, Scope
 from vedette.testing.keystone import Project
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "captures"))
@@ -635,6 +641,68 @@ async def test_an_identity_notice_ends_streams_at_once(
         await asker.status(f"{APIS}/ports", 401, headers=place.token("alice"))
         await place.port(of_b(1), project=B)
         assert await watching.next("bob") == ("ADDED", of_b(1))
+
+
+class Says:
+    """An authenticator that says what it is told to say."""
+
+    def __init__(self) -> None:
+        self.on_forget: list[Any] = []
+        self.word: Identity | Exception = Unauthenticated("nobody")
+        self.asked = asyncio.Event()
+
+    async def identify(self, token: str) -> Identity:
+        self.asked.set()
+        if isinstance(self.word, Exception):
+            raise self.word
+        return self.word
+
+    recheck = identify
+
+    def forget(self, *, user: str = "", project: str = "") -> None:
+        """Nothing is remembered."""
+
+
+def watcher() -> Watcher:
+    return Watcher(cast(Any, None), cast(Any, None), cast(Any, None), chunked=True, bookmarks=False, owner="k")
+
+
+async def test_a_stream_that_was_judged_by_another_verdict_than_its_neighbours_ends() -> None:
+    says = Says()
+    old = says.word = Identity(name="alice", scope=Scope(projects=frozenset((A,))), key="k")
+    new = Identity(name="alice", scope=Scope(projects=frozenset((B,))), key="k")
+    rights, first, second = Rights(says, SystemClock()), watcher(), watcher()
+    async with rights.hold(old, "t", first):
+        await says.asked.wait()
+        says.word = new
+        async with rights.hold(new, "t", second):
+            assert second.ended is Ended.REVOKED
+            async with asyncio.timeout(SECONDS):
+                while first.ended is None:  # whether it may stay is asked at once, not within the minute
+                    await asyncio.sleep(0)
+        assert first.ended is Ended.REVOKED
+
+
+async def test_rights_that_changed_between_the_gate_and_the_stream_are_noticed() -> None:
+    says = Says()
+    alone = watcher()
+    async with Rights(says, SystemClock()).hold(Identity(name="a", scope=Scope(admin=True), key="k"), "t", alone):
+        async with asyncio.timeout(SECONDS):
+            while alone.ended is None:
+                await asyncio.sleep(0)
+    assert alone.ended is Ended.REVOKED
+
+
+async def test_an_error_of_ours_while_rights_are_looked_at_ends_the_streams(caplog: pytest.LogCaptureFixture) -> None:
+    says = Says()
+    says.word = ZeroDivisionError("of ours")
+    alone = watcher()
+    async with Rights(says, SystemClock()).hold(Identity(name="a", scope=Scope(), key="k"), "t", alone):
+        async with asyncio.timeout(SECONDS):
+            while alone.ended is None:
+                await asyncio.sleep(0)
+    assert alone.ended is Ended.REVOKED
+    assert "the rights of open streams can't be looked at" in caplog.text
 
 
 async def test_a_ticket_is_good_once_and_never_outlives_its_token(place: Cloud, asker: Asker) -> None:

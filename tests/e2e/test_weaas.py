@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import textwrap
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -34,6 +35,7 @@ from serving import (
 
 from vedette import plugins
 from vedette.compat.weaas import read_config
+from vedette.config import load_text
 from vedette.errors import ConfigError
 
 OWN = {"faces": {"weaas": {"listen": "127.0.0.1:0"}}}
@@ -423,3 +425,11 @@ async def test_endpoints_and_vedettes_own_paths_do_not_meet(running: Running, as
     await asker.status(f"{running.weaas_url}{APIS}/ports", 404)
     await asker.status("/apis/port", 404)
     await asker.status("/port/apis", 404)
+
+
+def test_the_configuration_in_the_howto_is_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "howto" / "from-weaas.md").read_text()
+    example = textwrap.dedent(text.partition("```yaml\n")[2].partition("```")[0])
+    config = load_text(example, {"RABBIT_PASSWORD": "never-shown"})
+    assert config.faces.weaas is not None
+    assert config.faces.weaas.config == "/etc/weaas/config.yml"
