@@ -61,7 +61,7 @@ class Rights:
         while True:
             # (Not asyncio.wait_for: up to Python 3.11 it swallows a cancellation that comes as the waiting ends.)
             with suppress(TimeoutError):  # a minute has passed
-                async with asyncio.timeout(self._every):
+                async with asyncio.timeout(self._until(held.identity)):
                     await held.now.wait()
             held.now.clear()
             try:
@@ -77,6 +77,14 @@ class Rights:
             if identity.scope != held.identity.scope:
                 self._end(held)
                 return
+            held.identity = identity
+
+    def _until(self, identity: Identity) -> float:
+        """Seconds until the next look: a minute, or a moment after the token has ended, if that is sooner."""
+        if not identity.expires_at:
+            return self._every
+        left = (identity.expires_at - self._clock.now_us()) / 1_000_000
+        return min(self._every, max(left, 0.0) + 0.1)
 
     def _end(self, held: _Held) -> None:
         log.info("ended streams whose rights are over", extra=kv(caller=held.identity.name, streams=len(held.watchers)))

@@ -44,7 +44,7 @@ def routes(needs: Needs) -> list[web.RouteDef]:
         selection = _projects(needs, request)
         revision = needs.store.head
         names = set(await needs.store.projects()) | {NO_PROJECT} if scope.admin else set(scope.projects)
-        found = {name: _namespace(name, "", str(needs.store.oldest), "1970-01-01T00:00:00Z") for name in names if name}
+        found = {name: _namespace(name, "", str(needs.store.oldest), None) for name in names if name}
         after: tuple[str, str] | None = None
         while True:
             page = await needs.store.objects(selection, revision=revision, after=after)
@@ -106,7 +106,7 @@ def _of_project(project: dict[str, Any]) -> dict[str, Any]:
     return _namespace(status["id"], str(status.get("name") or ""), metadata["resourceVersion"], metadata["creationTimestamp"])
 
 
-def _namespace(name: str, title: str, revision: str, created: str) -> dict[str, Any]:
+def _namespace(name: str, title: str, revision: str, created: str | None) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Namespace",
