@@ -537,8 +537,13 @@ class SqliteStore:
             where.append("o.grp = ?")
             values.append(selection.group)
         if after is not None:
-            where.append("(o.source, o.id) > (?, ?)")
-            values += after
+            if selection.source == after[0]:
+                # Beside `source = ?` SQLite does not see that the pair below is a range, and would begin at the start.
+                where.append("o.id > ?")
+                values.append(after[1])
+            else:
+                where.append("(o.source, o.id) > (?, ?)")
+                values += after
         sql = (
             "SELECT o.source, o.grp, o.kind, o.id, "
             "c.revision, c.body, c.cut, c.project, c.shared, c.owner, c.before, c.verb, c.seq "
