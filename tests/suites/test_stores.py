@@ -60,7 +60,7 @@ def opener_in(folder: Path) -> Opener:
 
 def dump(folder: Path, *tables: str) -> dict[str, list[tuple[object, ...]]]:
     with closing(sqlite3.connect(folder / FILE)) as db:
-        return {table: db.execute(f"SELECT * FROM {table}").fetchall() for table in tables}  # noqa: S608
+        return {table: db.execute(f"SELECT * FROM {table}").fetchall() for table in tables}
 
 
 class TestMemory(StoreSuite):

@@ -18,6 +18,7 @@ import contextlib
 import enum
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Protocol, cast
@@ -380,6 +381,8 @@ class Hub:
         self._index: dict[tuple[str, ...], dict[_Audience, None]] = {}
         self._notices: dict[_Group, None] = {}
         self._watchers: set[Watcher] = set()
+        self._streams: Counter[str] = Counter()
+        """Watches per owner: counted, since 10,000 that come back at once each ask."""
         self._woken = asyncio.Event()
         self._ahead: set[Watcher] = set()
         """Watchers that wait for `position` to come up to theirs."""
@@ -447,7 +450,7 @@ class Hub:
         return len(self._watchers)
 
     def streams(self, owner: str) -> int:
-        return sum(1 for watcher in self._watchers if watcher.owner == owner)
+        return self._streams[owner]
 
     def check_room(self) -> None:
         """Before an answer has begun: raises TooBusy."""
@@ -480,6 +483,7 @@ class Hub:
         deadline = None if timeout is None else self._clock.monotonic() + timeout
         # Counted from here on, also while it waits for its place: no await lies between `check_room` and this.
         self._watchers.add(watcher)
+        self._streams[watcher.owner] += 1
         try:
             if self._closing:
                 watcher.end(Ended.SHUTDOWN)
@@ -504,6 +508,9 @@ class Hub:
         finally:
             self._leave(watcher)
             self._watchers.discard(watcher)
+            self._streams[watcher.owner] -= 1
+            if not self._streams[watcher.owner]:
+                del self._streams[watcher.owner]
             self._left.set()
 
     async def send(self, watcher: Watcher, data: bytes) -> None:
