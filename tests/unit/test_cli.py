@@ -101,7 +101,7 @@ def test_version(runner: CliRunner) -> None:
 def test_a_good_configuration_is_shown_with_its_secrets_masked(runner: CliRunner, tmp_path: Path) -> None:
     path = tmp_path / "v.yaml"
     path.write_text(
-        "auth: {mode: tokens, tokens: [{token: '${A_TOKEN}', name: ops, projects: ['*']}]}\n"
+        "auth: {mode: tokens, tokens: [{token: '${A_TOKEN}', name: ops, projects: ['*'], roles: [admin]}]}\n"
         "sources: [{name: one, type: openstack, amqp: 'amqp://me:hunter2@rabbit/', password: hunter3}]\n"
     )
     result = runner.invoke(app, ["check-config", str(path)], env={"A_TOKEN": "secret-of-sixteen-characters"})
