@@ -7,7 +7,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -145,6 +148,10 @@ class Bus:
         self.mark = mark
         self._connection: pika.BlockingConnection | None = None
         self._channel: Any = None
+        self._sure: Any = None
+        """A channel with publisher confirms."""
+        self.confirmed: list[Message] = []
+        """What `publish_surely` knows to be in a queue, in order; read by other threads while it grows."""
         self.retries = 0
         """Times in which a message had to be sent again: it may be in the queue twice."""
 
@@ -165,7 +172,7 @@ class Bus:
             self.open()
         count = 0
         for message in messages:
-            self._send(message)
+            self._send(self._channel, message)
             count += 1
         # One channel, one order: the answer comes after the messages.
         self._channel.exchange_declare(self.named("nova"), passive=True)
@@ -178,10 +185,13 @@ class Bus:
             end = time.monotonic() + PATIENCE
             while True:
                 try:
-                    if self._channel is None:
+                    if self._connection is None:
                         self.open()
-                        self._channel.confirm_delivery()
-                    self._send(message, mandatory=True)
+                    if self._sure is None:
+                        assert self._connection is not None
+                        self._sure = self._connection.channel()
+                        self._sure.confirm_delivery()
+                    self._send(self._sure, message, mandatory=True)
                 except pika.exceptions.UnroutableError:
                     # Transient exchanges lose their bindings with the broker; the consumer binds them again.
                     time.sleep(0.05)
@@ -191,6 +201,7 @@ class Bus:
                     time.sleep(0.1)
                 else:
                     count += 1
+                    self.confirmed.append(message)
                     break
                 if time.monotonic() > end:
                     raise AssertionError(f"a message was not taken in {PATIENCE:g} s")
@@ -202,33 +213,37 @@ class Bus:
             self.open()
         return int(self._channel.queue_delete(name).method.message_count)
 
-    def close(self) -> None:
+    def make_classic_queue(self, name: str) -> None:
+        """As the service makes it, but not bound to anything."""
+        limits = {"x-max-length": 1_000_000, "x-overflow": "drop-head", "x-expires": 7 * 86_400_000}
+        self._channel.queue_declare(name, durable=True, arguments={"x-queue-type": "classic", **limits})
+
+    def close(self, *, exchanges: bool = True) -> None:
         """Take what was declared away with it."""
         with contextlib.suppress(pika.exceptions.AMQPError, OSError):
-            if self._channel is None:
-                self.open()
-            for exchange in EXCHANGES:
-                self._channel.exchange_delete(self.named(exchange))
+            if exchanges:
+                if self._channel is None:
+                    self.open()
+                for exchange in EXCHANGES:
+                    self._channel.exchange_delete(self.named(exchange))
         self._drop()
 
-    def _send(self, message: Message, *, mandatory: bool = False) -> None:
+    def _send(self, channel: Any, message: Message, *, mandatory: bool = False) -> None:
         given = dict(message.properties) or {"content_type": "application/json", "content_encoding": "utf-8", "delivery_mode": 2}
         properties = pika.BasicProperties(**given)
-        self._channel.basic_publish(
-            self.named(message.exchange), message.routing_key, message.body, properties, mandatory=mandatory
-        )
+        channel.basic_publish(self.named(message.exchange), message.routing_key, message.body, properties, mandatory=mandatory)
 
     def _drop(self) -> None:
         with contextlib.suppress(pika.exceptions.AMQPError, OSError):
             if self._connection is not None:
                 self._connection.close()
-        self._connection = self._channel = None
+        self._connection = self._channel = self._sure = None
 
 
 # --- the service -------------------------------------------------------------------------------------------------------------
 
 
-def settings(url: str, mark: str, data_dir: Path | str, *, port: int = 0, source: str = "", more: str = "") -> str:
+def settings(url: str, mark: str, data_dir: Path | str, *, port: int = 0, queue_type: str = "quorum") -> str:
     """A configuration with one source and three callers, as its file would be."""
     exchanges = ", ".join(f"{name}.{mark}" for name in EXCHANGES)
     tenants = "\n".join(
@@ -248,16 +263,61 @@ sources:
     type: openstack
     amqp: {url}
     exchanges: [{exchanges}]
-    queue: {{name: vedette.{mark}}}
+    queue: {{name: vedette.{mark}, type: {queue_type}}}
     check: 1s
-    {source}
 watch: {{bookmark_seconds: 1}}
-{more}
 """
 
 
 def config(*args: Any, **more: Any) -> Config:
     return load_text(settings(*args, **more), {})
+
+
+class Child:
+    """`vedette serve` in a process of its own, that can be killed."""
+
+    def __init__(self, folder: Path, text: str, port: int) -> None:
+        self.port = port
+        self._folder = folder
+        self._file = folder / "vedette.yaml"
+        self._file.write_text(text)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with (self._folder / "vedette.log").open("ab") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "vedette.cli", "serve", "--config", str(self._file)],
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+            )
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self._process is not None
+        assert self._process.poll() is None, f"it ended by itself:\n{self.errors()}"
+        self._process.kill()
+        self._process.wait(30)
+
+    def stop(self) -> int:
+        """SIGTERM; its exit code."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.terminate()
+        try:
+            return self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise
+
+    def cpu(self) -> float:
+        """Seconds of processor time it has used."""
+        assert self._process is not None
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def errors(self) -> str:
+        return (self._folder / "vedette.log").read_text()
 
 
 @contextlib.asynccontextmanager
@@ -350,6 +410,29 @@ class Client:
 
         await until(well, lambda: f"readiness: {last.decode()}")
 
+    async def up(self) -> None:
+        """Wait until it answers: for a process that was just started."""
+
+        async def answers() -> bool:
+            try:
+                return (await self.get("/healthz"))[0] == 200
+            except (aiohttp.ClientError, ConnectionError):
+                return False
+
+        await until(answers, lambda: "an answer")
+        await self.ready()
+
+    async def gaps(self, count: int) -> None:
+        """Wait until the source has written down so many gaps."""
+        found = 0
+
+        async def enough() -> bool:
+            nonlocal found
+            found = (await self.status())["sources"][0]["gaps"]
+            return found >= count
+
+        await until(enough, lambda: f"{count} gaps; {found}")
+
     async def log(self) -> list[dict[str, Any]]:
         """Every entry of the log, as CloudEvents."""
         status, raw = await self.get("/v1/events", after="0", follow="false")
@@ -390,6 +473,19 @@ async def asking(port: int) -> AsyncIterator[Client]:
         yield Client(session, port)
 
 
+async def heard(client: Client, ids: Iterable[str]) -> None:
+    """Wait until the log has all of these."""
+    missing = set(ids)
+    try:
+        async with asyncio.timeout(PATIENCE), client.stream("/v1/events", after="0") as events:
+            async for event in events:
+                missing.discard(event["id"])
+                if not missing:
+                    return
+    except TimeoutError:
+        raise AssertionError(f"{len(missing)} messages are not in the log after {PATIENCE:g} s") from None
+
+
 class Mirror:
     """Keeps a copy of one kind from its watch, as a controller does."""
 
@@ -401,15 +497,25 @@ class Mirror:
         self.revision = ""
         self.events = 0
         self.expired = 0
+        """Times in which the place to resume from was gone."""
+        self.relisted = 0
+        self.cuts = 0
         self._moved = asyncio.Condition()
 
     async def run(self) -> None:
-        """List, then follow; list again when the place is gone. Until cancelled."""
+        """List once, then follow, resuming after every cut from the last place; list again only when that place is gone.
+        Until cancelled."""
         while True:
-            listed = await self._client.list(self._kind, self._token)
-            self.items = {item["metadata"]["name"]: item for item in listed.body["items"]}
-            await self._at(listed.revision)
-            await self.follow()
+            try:
+                if not self.revision or self.expired > self.relisted:
+                    listed = await self._client.list(self._kind, self._token)
+                    self.relisted = self.expired
+                    self.items = {item["metadata"]["name"]: item for item in listed.body["items"]}
+                    await self._at(listed.revision)
+                await self.follow()
+            except (aiohttp.ClientError, ConnectionError):
+                self.cuts += 1
+                await asyncio.sleep(0.05)  # the service is away; nobody tells when it is back
 
     async def follow(self) -> None:
         """Follow from `revision` until the stream ends, or the place turns out to be gone."""
@@ -418,6 +524,7 @@ class Mirror:
             async for event in events:
                 item = event["object"]
                 if event["type"] == "ERROR":
+                    assert event["object"]["reason"] == "Expired", item
                     assert item["code"] == 410, item
                     self.expired += 1
                     return

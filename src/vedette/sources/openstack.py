@@ -254,6 +254,11 @@ class OpenStackSource:
                 if keeping is not None:
                     await keeping
                 keeping = asyncio.create_task(self._keep(session, offer, notices, last), name=f"{self.name}: offer")
+        except BrokerUnavailable:
+            if keeping is not None:
+                # The session is over, the offer may not be: cut short, it would be in the log and in no count.
+                await asyncio.wait({keeping})
+            raise
         finally:
             await cancel(watch)
             if keeping is not None:
