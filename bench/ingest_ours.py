@@ -14,6 +14,7 @@ from vedette import plugins
 from vedette.engine.ingest import Ingest
 from vedette.engine.watch import Hub, Limits
 from vedette.kit.clock import SystemClock
+from vedette.kit.memory import look_for_cycles_seldom
 from vedette.kit.telemetry import Telemetry
 from vedette.model.notice import GAP, Notice
 from vedette.sources.openstack import Options, QueueOptions, build
@@ -68,4 +69,5 @@ async def main(url: str, count: int, kind: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    look_for_cycles_seldom()
     uvloop.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])))

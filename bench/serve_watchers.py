@@ -21,6 +21,7 @@ from vedette.api.server import Needs, Server, build
 from vedette.api.tickets import Tickets
 from vedette.engine.watch import Hub, Limits
 from vedette.kit.clock import SystemClock
+from vedette.kit.memory import look_for_cycles_seldom
 from vedette.kit.secret import Secret
 from vedette.kit.telemetry import Telemetry
 from vedette.model.entry import NewEntry
@@ -74,4 +75,5 @@ async def main(size: int) -> None:
 
 
 if __name__ == "__main__":
+    look_for_cycles_seldom()
     uvloop.run(main(int(sys.argv[1])))  # as `vedette serve` does

@@ -22,6 +22,7 @@ from vedette import __version__
 from vedette.cli.reach import DEFAULT_URL
 from vedette.cli.show import closing, say
 from vedette.errors import CannotStart, ConfigError
+from vedette.kit.memory import look_for_cycles_seldom
 
 if TYPE_CHECKING:
     from vedette.app import Service
@@ -271,6 +272,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
     import uvloop
 
     try:
+        look_for_cycles_seldom()
         uvloop.run(work)
     except OSError as why:
         if "can't listen on" not in str(why):

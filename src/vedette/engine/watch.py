@@ -591,6 +591,8 @@ class Hub:
         until = time.perf_counter() + SLICE_SECONDS
         pending: dict[_Group, list[bytes]] = {}
         was = self.position
+        if not self._groups:  # nobody is live: the ring alone is kept up
+            self._next = len(self._ring)
         while self._next < len(self._ring):
             appended = self._ring[self._next]
             self._next += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -40,7 +41,13 @@ class SystemClock:
 
 def rfc3339(us: int) -> str:
     """Microseconds to `2026-11-20T15:18:30Z`, the form of Kubernetes' creationTimestamp (RFC 3339, whole seconds)."""
-    return datetime.fromtimestamp(us // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _second(us // 1_000_000)
+
+
+@lru_cache(maxsize=4096)
+def _second(second: int) -> str:
+    """Kept: a batch is written within a second, and an object's creation is said again with each of its changes."""
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def rfc3339_us(us: int) -> str:
