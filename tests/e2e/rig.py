@@ -453,6 +453,8 @@ class Client:
         async with self._session.get(
             self.url + path, params=params, headers={"X-Auth-Token": token}, timeout=timeout
         ) as response:
+            if response.status in (429, 503):
+                raise aiohttp.ClientConnectionError(f"the service says {response.status}: later")
             assert response.status == 200, await response.text()
 
             async def lines() -> AsyncIterator[dict[str, Any]]:
@@ -500,15 +502,28 @@ class Mirror:
         """Times in which the place to resume from was gone."""
         self.relisted = 0
         self.cuts = 0
+        self._failed: Exception | None = None
         self._moved = asyncio.Condition()
 
     async def run(self) -> None:
         """List once, then follow, resuming after every cut from the last place; list again only when that place is gone.
         Until cancelled."""
+        try:
+            await self._run()
+        except Exception as why:
+            async with self._moved:
+                self._failed = why
+                self._moved.notify_all()
+            raise
+
+    async def _run(self) -> None:
         while True:
             try:
                 if not self.revision or self.expired > self.relisted:
                     listed = await self._client.list(self._kind, self._token)
+                    if listed.status in (429, 503):
+                        raise aiohttp.ClientConnectionError(f"the service says {listed.status}: later")
+                    assert listed.status == 200, listed.body
                     self.relisted = self.expired
                     self.items = {item["metadata"]["name"]: item for item in listed.body["items"]}
                     await self._at(listed.revision)
@@ -547,7 +562,9 @@ class Mirror:
         """Wait until the watch has told of everything up to this revision."""
         try:
             async with asyncio.timeout(PATIENCE), self._moved:
-                await self._moved.wait_for(lambda: int(self.revision or 0) >= revision)
+                await self._moved.wait_for(lambda: self._failed is not None or int(self.revision or 0) >= revision)
+                if self._failed is not None:
+                    raise AssertionError(f"the watch of {self._kind} failed") from self._failed
         except TimeoutError:
             raise AssertionError(f"the watch of {self._kind} is at {self.revision}, not at {revision}") from None
 
