@@ -53,7 +53,7 @@ FIELDS = {
     "tags": Field("array", "Its tags."),
     "trusted_image_certificates": Field("array", "Ids of the certificates that its image was checked with."),
     ATTACHED: Field("array", "The volumes attached to it, by id."),
-    "fault": Field("object", "Why it is in ERROR: the message; null when it isn't."),
+    "fault": Field("object", "Why it is in ERROR: the message; null when it isn't. A deleted server keeps its last one."),
     "OS-EXT-SRV-ATTR:host": Field("string", "The compute host it is on.", admin=True),
     "OS-EXT-SRV-ATTR:hypervisor_hostname": Field("string", "The hypervisor it is on.", admin=True),
     "OS-EXT-SRV-ATTR:hostname": Field("string", "Its host name.", admin=True),

@@ -26,7 +26,9 @@ FIELDS = {
     "os-vol-tenant-attr:tenant_id": Field("string", "The project that owns it."),
     "user_id": Field("string", "The user who made it."),
     "availability_zone": Field("string", "Its availability zone."),
-    "attachments": Field("array", "The servers it is attached to: server_id, device, attachment_id, attached_at."),
+    "attachments": Field(
+        "array", "The servers it is attached to: id and volume_id (the volume), server_id, device, attachment_id, attached_at."
+    ),
     "metadata": Field("object", "Its metadata."),
     "snapshot_id": Field("string", "The snapshot it was made from."),
     "replication_status": Field("string", "Status of its replication."),

@@ -167,7 +167,8 @@ class OpenStackSource:
         self._ready = False
         self._detail = "not started"
         self._sure_until: int | None = None
-        """Until when (wall clock, microseconds) nothing can be missing; None before the first session."""
+        """Until when (wall clock, microseconds) nothing can be missing; what waits in the queue isn't here. None: unknown."""
+        self._had_session = False
         self._last_progress = 0
         self._delivered_at = 0.0
         self._full_since: int | None = None
@@ -278,7 +279,10 @@ class OpenStackSource:
         except Exception as why:
             session.end(str(why))  # nobody may be waiting for this task: whoever waits for deliveries has to learn of it
             raise
-        self._sure_until = self._clock.now_us()
+        # A queue is in the order of publishing, so nothing from before the last one's own time is missing. (Not: from before now.
+        # What is still waiting would go with the queue.)
+        heard = min(notices[-1].sent_at, self._clock.now_us())
+        self._sure_until = max(heard, self._sure_until or 0) or None
         self._numbers.unacked.set(session.unacked)
 
     async def _decoded(self, pending: deque[Delivery]) -> tuple[list[Notice], int]:
@@ -365,15 +369,17 @@ class OpenStackSource:
         """A session begins: what may be missing from before?"""
         now = self._clock.now_us()
         if found.created:
-            self._gap("queue-created" if self._sure_until is None else "queue-gone", self._sure_until, now)
-        elif self._sure_until is not None:
+            self._gap("queue-gone" if self._had_session else "queue-created", self._sure_until, now)
+        elif self._had_session:
             # The queue was there all the time; its bindings may not have been (they go with a broker's restart).
             self._gap("reconnect", self._sure_until, now)
-        if self._sure_until is not None:
+        if self._had_session:
             self._numbers.reconnects.inc()
+        self._had_session = True
         self._delivered_at = self._clock.monotonic()
         self._look_over(found, now)
-        self._sure_until = now
+        if not found.messages:
+            self._sure_until = now
         self._progressed()
         self._numbers.connected.set(1)
         log.info("connected", extra=kv(source=self.name, messages=found.messages, missing=",".join(found.missing)))
@@ -391,7 +397,7 @@ class OpenStackSource:
         if foreign:
             self._ready = False
             self._detail = f"somebody else consumes the queue {self._options.queue.name!r}"
-        if not session.unacked:
+        if not session.unacked and not found.messages:
             self._sure_until = now
         self._progressed()
         self._numbers.unacked.set(session.unacked)

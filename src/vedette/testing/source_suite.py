@@ -478,6 +478,22 @@ class SourceSuite:
             await taker.heard(ids(3, 3))
         assert taker.gaps[-1]["from"] is not None
 
+    async def test_a_gap_begins_before_what_was_still_waiting(self, upstream: Upstream) -> None:
+        async with consuming(upstream, Taker()):
+            pass  # the queue is there, and nobody reads it
+        await upstream.publish(messages(1))
+        await until_depth(upstream, 1)
+        taker = Taker()
+        taker.hold.clear()
+        async with running(upstream.source(), taker):
+            await taker.heard(ids(1))
+            await upstream.delete_queue()
+            taker.hold.set()
+            await taker.until(lambda: "queue-gone" in taker.causes, "the gap")
+        begins = taker.gaps[-1]["from"]
+        # What waited went with the queue, so from the time of the last message that is surely kept, or from nobody knows when.
+        assert begins in (None, "2026-11-20T15:18:30.420516Z")
+
     async def test_an_exchange_that_does_not_exist_yet_is_waited_for(self, upstream: Upstream) -> None:
         taker = Taker()
         async with consuming(upstream, taker, exchanges=("nova", "glance")) as source:
