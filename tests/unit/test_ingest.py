@@ -59,6 +59,14 @@ async def test_received_is_the_exact_sum_of_what_became_of_it() -> None:
     assert [one.entry.notice.id for one in kept] == ["a", "b", "d", "gap"]
 
 
+async def test_no_pattern_drops_our_own_word() -> None:
+    store, telemetry = MemoryStore(FakeClock()), Telemetry()
+    await Ingest(store, [], telemetry, {"one": ("*",)}).offer([notice("gap", GAP), notice("odd", NOT_UNDERSTOOD), notice("a")])
+    kept, _ = await store.entries(store.oldest)
+    assert [one.entry.notice.id for one in kept] == ["gap", "odd"]
+    assert is_exact(counted(telemetry))
+
+
 async def test_a_kind_that_fails_loses_its_reading_and_never_the_notice() -> None:
     def fails(notice: Notice) -> Iterable[Reading]:
         raise ZeroDivisionError
@@ -71,6 +79,7 @@ async def test_a_kind_that_fails_loses_its_reading_and_never_the_notice() -> Non
     await ingest.offer([notice("a")])
     page = await store.objects(Selection(EVERYTHING))
     assert len(page.items) == 1
+    assert b'vedette_notices_unread_total{kind="port",source="one"} 2.0' in telemetry.render()
     assert is_exact(counted(telemetry))
 
 

@@ -12,7 +12,7 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -31,7 +31,6 @@ SLICE_SECONDS = 0.002
 """How long reading notices may hold the loop before somebody else gets a turn."""
 
 _OWN = frozenset((GAP, NOT_UNDERSTOOD))
-Read = Callable[[Notice], Iterable[Reading]]
 
 
 class Ingest:
@@ -43,7 +42,7 @@ class Ingest:
         self._store = store
         self._kinds = kinds
         self._drop = dict(drop or {})
-        self._readers: dict[str, tuple[Read, ...]] = {}
+        self._readers: dict[str, tuple[Kind, ...]] = {}
         self._dropped: dict[tuple[str, str], bool] = {}
         self._received = telemetry.counter("notices_received_total", "Messages delivered by a source", "source")
         self._events = telemetry.counter("notices_events_total", "Messages that became an entry of the log", "source")
@@ -65,7 +64,7 @@ class Ingest:
         boring: list[Notice] = []
         until = time.perf_counter() + SLICE_SECONDS
         for number, notice in enumerate(notices):
-            if self._drop and notice.event_type != NOT_UNDERSTOOD and self._is_dropped(notice):
+            if self._drop and notice.event_type not in _OWN and self._is_dropped(notice):
                 boring.append(notice)
                 continue
             entries.append(NewEntry(notice, self._read(notice)))
@@ -118,24 +117,23 @@ class Ingest:
             return ()
         if len(readers) == 1:
             return self._ask(readers[0], notice)
-        return tuple(reading for read in readers for reading in self._ask(read, notice))
+        return tuple(reading for kind in readers for reading in self._ask(kind, notice))
 
-    def _ask(self, read: Read, notice: Notice) -> tuple[Reading, ...]:
+    def _ask(self, kind: Kind, notice: Notice) -> tuple[Reading, ...]:
         """A kind that can't read a payload loses that reading, never the notice."""
         try:
-            return tuple(read(notice))
+            return tuple(kind.read(notice))
         except Exception as why:  # noqa: BLE001 - kinds get whatever a cloud sends; the notice is kept, and this is told
-            kind = read.__module__.rpartition(".")[2]
-            self._unread.labels(notice.source, kind).inc()
+            self._unread.labels(notice.source, kind.singular).inc()
             level = logging.INFO if isinstance(why, NotUnderstood) else logging.ERROR
-            told = kv(kind=kind, event_type=notice.event_type, id=notice.id)
+            told = kv(kind=kind.singular, event_type=notice.event_type, id=notice.id)
             log.log(level, "a notice was kept but could not be read: %s", type(why).__name__, extra=told)
             return ()
 
-    def _claimed(self, event_type: str) -> tuple[Read, ...]:
+    def _claimed(self, event_type: str) -> tuple[Kind, ...]:
         if len(self._readers) > 10_000:  # event types come from outside
             self._readers.clear()
-        found = tuple(kind.read for kind in self._kinds if any(fnmatchcase(event_type, pattern) for pattern in kind.events))
+        found = tuple(kind for kind in self._kinds if any(fnmatchcase(event_type, pattern) for pattern in kind.events))
         self._readers[event_type] = found
         return found
 
