@@ -5,6 +5,7 @@ VedetteError
 │   ├── StoreUnavailable  the log can't take more now (disk full, I/O error)
 │   ├── BrokerUnavailable no connection, or it went away
 │   ├── IdentityUnavailable  Keystone can't be asked
+│   ├── CloudUnavailable  an API of the cloud can't be asked
 │   └── TooBusy           a limit of ours is reached
 ├── StartOver             what the caller held on to is gone; begin again from a fresh list
 │   └── Expired           a revision or a continue token that retention has passed (or one from the future)
@@ -16,6 +17,7 @@ VedetteError
 │   ├── NotAcceptable     none of the forms that the caller accepts is one we have
 │   ├── MethodNotAllowed  the thing is there and can't do that
 │   ├── NotFound          no such thing, or not for this caller
+│   ├── NoService         the cloud's catalog has no such service
 │   └── NotUnderstood     a message that can't be read as a notification
 ├── NotAllowed
 │   ├── Unauthenticated   no token, or one that isn't valid
@@ -52,6 +54,10 @@ class BrokerUnavailable(TryLater):
 
 class IdentityUnavailable(TryLater):
     """Keystone can't be asked, and no recent verdict is known."""
+
+
+class CloudUnavailable(TryLater):
+    """An API of the cloud can't be reached, answers with an error of its own, or takes too long; retries are over."""
 
 
 class TooBusy(TryLater):
@@ -111,6 +117,10 @@ class MethodNotAllowed(FixInput):
 
 class NotFound(FixInput):
     """No such thing, or none that this caller may see: the two look the same."""
+
+
+class NoService(FixInput):
+    """The cloud's catalog has no such service, or none in our region."""
 
 
 class NotUnderstood(FixInput):

@@ -1,19 +1,104 @@
 """Every shape a plug or a room can have, on one page. No code here does anything.
 
-A *kind* says what an object is. A *source* brings notices. A *store* keeps the log. An *identity* says who a caller is.
+A *kind* says what an object is, and how it is read from a notice and from a *cloud*'s API. A *source* brings notices. A *store*
+keeps the log. An *identity* says who a caller is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
 
-from vedette.model.change import Change, Version
+from vedette.model.change import Change, Object, Version
 from vedette.model.entry import Entry, NewEntry
 from vedette.model.notice import Notice
 from vedette.model.reading import OPENSTACK, Key, Reading
+
+JsonObject = dict[str, Any]
+
+# --- a cloud's API ---------------------------------------------------------------------------------------------------------
+
+Params = Sequence[tuple[str, str]]
+"""A query's names and values, in order; a name may come several times (`id=a&id=b`)."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What the API said."""
+
+    body: JsonObject
+    as_of: int
+    """When the request was sent, UTC microseconds on the API's clock."""
+
+
+class Items(msgspec.Struct, frozen=True):
+    """One page of a list."""
+
+    items: Sequence[JsonObject]
+    as_of: int
+
+
+class Cloud(Protocol):
+    """One cloud's API, as one reader with one account sees it. `service` is a type of the catalog (`network`, `compute`,
+    `load-balancer`, `image`, `block-storage`, `orchestration`, `identity`), `path` is under that service's versioned root
+    (`/ports`, `/servers/detail`, `/lbaas/loadbalancers`). `microversion`: the newest that the caller understands; an older
+    service is asked with its own newest.
+
+    All of it raises NotFound (404), Forbidden (403), BadRequest (other 4xx), Unauthenticated (our credentials are refused),
+    NoService (the catalog doesn't have it), CloudUnavailable (nobody answers, also after retries).
+    """
+
+    async def get(self, service: str, path: str, params: Params = (), *, microversion: str = "") -> Answer: ...
+
+    def pages(
+        self, service: str, path: str, key: str, params: Params = (), *, microversion: str = ""
+    ) -> AsyncIterator[Items]:
+        """The list under `key`, page by page, to its end. An error means that it isn't complete."""
+        ...
+
+    async def account(self) -> Verified:
+        """Who we are there."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Scan(msgspec.Struct, frozen=True, kw_only=True):
+    """One cheap look at kinds that notifications never speak of, again and again while somebody follows one of them. Kinds that
+    share a scan name the same object."""
+
+    name: str
+    service: str
+    sees: Mapping[str, tuple[str, ...]]
+    """Kind → the fields under `status` that `look` is shown of what is known."""
+    look: Callable[[Cloud, Mapping[str, Mapping[str, JsonObject]]], AsyncIterator[Sequence[Reading]]]
+    """`look(cloud, known)`: `known` is kind → id → those fields. Yields what may be news; what is none costs nothing more. A
+    `delete` among them is only a suspicion: it is confirmed by `Api.get` before anybody hears of it."""
+
+
+class Api(msgspec.Struct, frozen=True, kw_only=True):
+    """How a kind is read from a cloud's API: in the same form as `Kind.read` gives."""
+
+    service: str
+    list: Callable[[Cloud], AsyncIterator[Sequence[Reading]]]
+    """Every object of every project, page by page, as readings with the verb `create`. Of an object that is there and can't be
+    shown now (a server in a cell that is down), a reading that says nothing: `update`, `only_known`, no fields."""
+    get: Callable[[Cloud, str], Awaitable[Sequence[Reading]]]
+    """One object (and what the same answer says of others). Raises NotFound when the service has none of this id."""
+    some: Callable[[Cloud, Sequence[str]], Awaitable[Sequence[Reading]]] | None = None
+    """Those of these (at most 50) ids that are there, in one request; None: they are asked for one by one."""
+    proof: str = ""
+    """A path that the service answers with 200 only to somebody whose lists hold every project's objects; "": the list
+    itself is refused to others."""
+    seldom: bool = False
+    """Its listing costs a request per user or the like: not in every pass."""
+    transient: Callable[[JsonObject], bool] | None = None
+    """Pure. Whether an object with this `status` (as admins see it) will move on without a word. None: none does."""
+    transient_fields: tuple[str, ...] = ()
+    """The fields that `transient` looks at; it is shown no others."""
+    scan: Scan | None = None
+
 
 # --- kinds -----------------------------------------------------------------------------------------------------------------
 
@@ -62,6 +147,8 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     columns: tuple[Column, ...]
     audience: Literal["project", "shared", "owner", "admin"] = "project"
     """Who sees it: the project; also everybody when shared; also its owner; admins only."""
+    api: Api | None = None
+    """How to list it; None: notifications are all there is."""
 
 
 # --- who is asking ---------------------------------------------------------------------------------------------------------
@@ -270,6 +357,11 @@ class Store(Protocol):
         """Raises NotFound, also for an object that the scope doesn't see."""
         ...
 
+    async def held(self, keys: Sequence[Key]) -> Sequence[Object | None]:
+        """What the fold would begin from, tombstones included, in the order of the keys; None: never seen. Not for callers:
+        it knows no scope."""
+        ...
+
     async def objects(
         self, selection: Selection, *, revision: int = 0, after: tuple[str, str] | None = None, limit: int = 500
     ) -> Page:
@@ -355,5 +447,13 @@ class Source(Protocol):
     def status(self) -> SourceStatus: ...
 
 
-Wait = Callable[[float], Awaitable[None]]
-JsonObject = dict[str, Any]
+class CloudUse(msgspec.Struct, frozen=True, kw_only=True):
+    """A source's cloud, and how much of it we may ask for."""
+
+    cloud: Cloud
+    resync_seconds: float
+    """Between two passes; 0: only on start, after gaps and on demand."""
+    verify: bool
+    requests_per_second: float
+    """Of verify, for each service."""
+    scan_seconds: float

@@ -273,7 +273,8 @@ def _seconds(text: str) -> int:
 
 
 def _older(reading: Reading, known: Object) -> bool:
-    if reading.version is not None and known.version is not None:
+    # Some fields move without their version (a floating IP's status): of two readings of one version the later is right.
+    if reading.version is not None and known.version is not None and reading.version != known.version:
         return reading.version < known.version
     return reading.as_of < known.as_of
 
