@@ -18,7 +18,7 @@ LARGE = 6_144
 def recorded(size: str) -> list[str]:
     """Every message that was recorded, so every kind: as it was (2.4 kB on the average), or grown."""
     found = []
-    for path in sorted(CAPTURES.glob("*.jsonl.gz")):
+    for path in sorted(CAPTURES.glob("[!a]*.jsonl.gz")):
         with gzip.open(path, "rt") as lines:
             found += [json.loads(line)["body"] for line in lines]
     return [_grown(body) for body in found] if size == "6K" else found

@@ -16,7 +16,8 @@ import msgspec
 from vedette.model.notice import Notice
 
 HERE = Path(__file__).parent
-CAPTURES = tuple(sorted(path.name.removesuffix(".jsonl.gz") for path in HERE.glob("*.jsonl.gz")))
+CAPTURES = tuple(sorted(path.name.removesuffix(".jsonl.gz") for path in HERE.glob("[!a]*.jsonl.gz")))
+"""Notifications only. (`api-*` also hold what the APIs answered: tests/unit/kinds/recorded_cloud.py.)"""
 
 
 def messages(capture: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
@@ -24,6 +25,8 @@ def messages(capture: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     with gzip.open(HERE / f"{capture}.jsonl.gz", "rt", encoding="utf-8") as lines:
         for line in lines:
             recorded = json.loads(line)
+            if "service" in recorded:  # an API's answer
+                continue
             body = json.loads(recorded["body"])
             yield recorded, json.loads(body["oslo.message"]) if "oslo.message" in body else body
 

@@ -24,7 +24,7 @@ SECRET = "s3cr3t-value-7f3a"
 def payloads() -> list[bytes]:
     """The payload of every captured notification, as the service wrote it."""
     found = []
-    for path in sorted(CAPTURES.glob("*.jsonl.gz")):
+    for path in sorted(CAPTURES.glob("[!a]*.jsonl.gz")):
         with gzip.open(path) as file:
             for line in file:
                 message = json.loads(json.loads(json.loads(line)["body"])["oslo.message"])
