@@ -84,6 +84,12 @@ class Ingest:
                     revisions += await self._store.append([entries[index]])
         self._count(entries, revisions, boring)
 
+    async def record(self, entries: Sequence[NewEntry]) -> None:
+        """News that Vedette read from an API itself, with its readings: durable when this returns. Not *received*: no source
+        was told yes for it. Raises StoreUnavailable."""
+        if entries:
+            await self._store.append(entries)
+
     def _count(self, entries: Sequence[NewEntry], revisions: Sequence[int | None], boring: Sequence[Notice]) -> None:
         """After the append, so that an offer that failed and comes again counts once."""
         sums: Counter[tuple[str, str]] = Counter()

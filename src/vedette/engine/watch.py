@@ -19,7 +19,7 @@ import enum
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Protocol, cast
 
@@ -91,6 +91,9 @@ class Feed(Protocol):
 
     @property
     def key(self) -> tuple[Any, ...]: ...
+
+    @property
+    def selection(self) -> Selection: ...
 
     def lines(self, appended: Appended, memo: Memo) -> bytes:
         """What this entry means to the group; b"" for nothing."""
@@ -383,6 +386,9 @@ class Hub:
         self._watchers: set[Watcher] = set()
         self._streams: Counter[str] = Counter()
         """Watches per owner: counted, since 10,000 that come back at once each ask."""
+        self._followed: Counter[Selection] = Counter()
+        self.on_followed: list[Callable[[], None]] = []
+        """Called when `followed` says something else than before."""
         self._woken = asyncio.Event()
         self._ahead: set[Watcher] = set()
         """Watchers that wait for `position` to come up to theirs."""
@@ -445,6 +451,23 @@ class Hub:
             if watcher.owner == owner:
                 watcher.end(why)
 
+    def followed(self) -> Collection[Selection]:
+        """What open watches wait for, each selection once. Whoever follows everything (all kinds) waits for nothing in
+        particular."""
+        return self._followed.keys()
+
+    def _follows(self, watcher: Watcher, by: int) -> None:
+        selection = watcher.feed.selection
+        if not selection.kind:
+            return
+        was = self._followed[selection]
+        self._followed[selection] += by
+        if not self._followed[selection]:
+            del self._followed[selection]
+        if not was or was + by == 0:
+            for told in tuple(self.on_followed):
+                told()
+
     @property
     def watchers(self) -> int:
         return len(self._watchers)
@@ -484,6 +507,7 @@ class Hub:
         # Counted from here on, also while it waits for its place: no await lies between `check_room` and this.
         self._watchers.add(watcher)
         self._streams[watcher.owner] += 1
+        self._follows(watcher, 1)
         try:
             if self._closing:
                 watcher.end(Ended.SHUTDOWN)
@@ -507,6 +531,7 @@ class Hub:
             return _why(watcher)
         finally:
             self._leave(watcher)
+            self._follows(watcher, -1)
             self._watchers.discard(watcher)
             self._streams[watcher.owner] -= 1
             if not self._streams[watcher.owner]:

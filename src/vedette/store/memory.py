@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from vedette.errors import Conflict, Expired, NotFound, StoreUnavailable
 from vedette.kit.clock import Clock
 from vedette.kit.log import kv
-from vedette.model.change import Change, Version
+from vedette.model.change import Change, Object, Version
 from vedette.model.entry import Entry, NewEntry
 from vedette.model.fold import Held, apply, bare
 from vedette.model.notice import Notice
@@ -85,6 +85,10 @@ class MemoryStore:
         if held is None or held.state.deleted or held.version is None or not scope.sees(held.version):
             raise NotFound(f"{key.kind} {key.id} not found")
         return held.version
+
+    async def held(self, keys: Sequence[Key]) -> Sequence[Object | None]:
+        self._check_open()
+        return [held.state if (held := self._held.get(key)) is not None else None for key in keys]
 
     async def objects(
         self, selection: Selection, *, revision: int = 0, after: tuple[str, str] | None = None, limit: int = 500

@@ -47,7 +47,7 @@ from vedette.errors import (
 )
 from vedette.kit.clock import Clock
 from vedette.kit.log import kv
-from vedette.model.change import Change, Version
+from vedette.model.change import Change, Object, Version
 from vedette.model.entry import Entry, NewEntry
 from vedette.model.fold import Held, apply, bare, decode
 from vedette.model.notice import Notice
@@ -228,6 +228,16 @@ class SqliteStore:
         if row is None:
             raise NotFound(f"{key.kind} {key.id} not found")
         return _version(row)
+
+    async def held(self, keys: Sequence[Key]) -> Sequence[Object | None]:
+        def look(db: sqlite3.Connection) -> list[Object | None]:
+            found: list[Object | None] = []
+            for key in keys:
+                row = db.execute(_OBJECT, (key.group, key.kind, key.source, key.id)).fetchone()
+                found.append(None if row is None else _read_placed(key, row).held.state)
+            return found
+
+        return await self._read(look)
 
     async def objects(
         self, selection: Selection, *, revision: int = 0, after: tuple[str, str] | None = None, limit: int = 500

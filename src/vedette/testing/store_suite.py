@@ -717,6 +717,25 @@ class StoreSuite:
         await lab.add("update", "mine", project="p2")
         assert "mine" not in await seen(Scope(projects=frozenset({"p1"})))
 
+    async def test_held_is_what_the_fold_begins_from(self, lab: Lab) -> None:
+        await lab.add("create", "there", project="p1", fields={"size": 1}, admin={"host": "h"}, version=7)
+        await lab.add("update", "there")
+        late = lab.clock.now
+        await lab.add("create", "gone", fields={"size": 2})
+        await lab.add("delete", "gone")
+        await lab.add("delete", "never seen")
+        await lab.reopen()
+        there, gone, tombstone, nothing, again = await lab.store.held(
+            [port("there"), port("gone"), port("never seen"), port("nothing"), port("there")]
+        )
+        assert there is not None and again is not None and gone is not None and tombstone is not None and nothing is None
+        assert (there.fields, there.admin, there.project, there.version) == ({"size": 1}, {"host": "h"}, "p1", 7)
+        assert there.as_of == late, "a reading that changed nothing moved it"
+        assert not there.deleted and again == there
+        assert gone.deleted and gone.fields == {"size": 2}
+        assert tombstone.deleted and tombstone.as_of > gone.as_of
+        assert await lab.store.held([]) == []
+
     # objects
 
     async def test_pages_follow_each_other_by_source_and_id(self, lab: Lab) -> None:
