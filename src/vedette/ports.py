@@ -451,6 +451,8 @@ class CloudUse(msgspec.Struct, frozen=True, kw_only=True):
     """A source's cloud, and how much of it we may ask for."""
 
     cloud: Cloud
+    admin_roles: frozenset[str] = frozenset({"admin"})
+    """In lower case: an account with one of them may see every project."""
     resync_seconds: float
     """Between two passes; 0: only on start, after gaps and on demand."""
     verify: bool

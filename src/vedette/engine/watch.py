@@ -19,7 +19,7 @@ import enum
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Protocol, cast
 
@@ -28,6 +28,7 @@ import msgspec
 from vedette.errors import Expired, TooBusy
 from vedette.kit.clock import Clock, SystemClock
 from vedette.kit.log import kv
+from vedette.kit.tasks import closable
 from vedette.kit.telemetry import Telemetry
 from vedette.model.change import Change, Version
 from vedette.model.fold import NO_PROJECT, name_of, restamp
@@ -514,7 +515,7 @@ class Hub:
             else:
                 await self.check_place(after)
             if initial is not None and not self._is_over(watcher, deadline):
-                async with contextlib.aclosing(_closable(initial)) as parts:
+                async with contextlib.aclosing(closable(initial)) as parts:
                     async for part in parts:
                         await self.send(watcher, part)
                         if self._is_over(watcher, deadline):
@@ -881,17 +882,6 @@ class Hub:
 def _why(watcher: Watcher) -> Ended:
     assert watcher.ended is not None
     return watcher.ended
-
-
-async def _closable(parts: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The same parts; closing it in the middle closes them, too, and not when the garbage collector comes by."""
-    try:
-        async for part in parts:
-            yield part
-    finally:
-        close = getattr(parts, "aclose", None)
-        if close is not None:
-            await close()
 
 
 def _tags_of(change: Change) -> Iterable[tuple[str, ...]]:

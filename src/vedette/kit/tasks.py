@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from vedette.kit.backoff import delays
 from vedette.kit.log import kv
+
+T = TypeVar("T")
 
 log = logging.getLogger("vedette.kit.tasks")
 
@@ -42,6 +44,29 @@ async def cancel(*tasks: asyncio.Task[Any]) -> None:
     for outcome in await asyncio.gather(*tasks, return_exceptions=True):
         if isinstance(outcome, Exception):
             log.error("a task ended badly while stopping", exc_info=outcome)
+
+
+async def wait_for_event(event: asyncio.Event, seconds: float, sleep: Callable[[float], Coroutine[Any, Any, None]]) -> bool:
+    """Until the event is set or `sleep(seconds)` is over, whichever comes first; whether it is set."""
+    tasks = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(sleep(seconds))]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    return event.is_set()
+
+
+async def closable(parts: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+    """The same parts; closing it in the middle closes them, too, and not when the garbage collector comes by."""
+    try:
+        async for part in parts:
+            yield part
+    finally:
+        close = getattr(parts, "aclose", None)
+        if close is not None:
+            await close()
 
 
 def spawn(group: set[asyncio.Task[Any]], work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:

@@ -1,0 +1,89 @@
+"""What an API says that the inventory doesn't: readings come in from resync and verify, entries for the log go out.
+
+A reading is folded onto what is known, here as in the store. What changes nothing is no news and makes no entry, however often it
+is read; what a notice has said since the reading was taken is newer and stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from vedette.model.change import Object, Verb
+from vedette.model.entry import NewEntry
+from vedette.model.fold import fold
+from vedette.model.notice import Notice
+from vedette.model.reading import Key, Reading
+from vedette.ports import Kind, Store
+
+Origin = Literal["resync", "verify"]
+
+_WORDS: Mapping[Verb, Literal["create", "update", "delete"]] = {"ADDED": "create", "MODIFIED": "update", "DELETED": "delete"}
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """One reading that is news, and what it does to its object."""
+
+    key: Key
+    reading: Reading
+    word: Literal["create", "update", "delete"]
+    after: Object
+    changed: tuple[str, ...]
+    """Names of the fields that every reader of the object may see and that are not what they were."""
+
+
+async def differences(store: Store, source: str, readings: Iterable[Reading]) -> list[Difference]:
+    """Those of the readings that would make a change now, in their order."""
+    keyed = [(Key(source, one.group, one.kind, one.id), one) for one in readings]
+    keys = list(dict.fromkeys(key for key, _ in keyed))
+    known: dict[Key, Object | None] = dict(zip(keys, await store.held(keys), strict=True))
+    found: list[Difference] = []
+    for key, reading in keyed:
+        before = known[key]
+        after, verb = fold(before, reading, key, 0)
+        known[key] = after
+        if verb is not None and after is not None:
+            found.append(Difference(key, reading, _WORDS[verb], after, _changed(before, after)))
+    return found
+
+
+def entry(
+    difference: Difference, origin: Origin, kinds: Mapping[tuple[str, str], Kind], reason: Callable[[Difference], str]
+) -> NewEntry:
+    """The difference as the log keeps it: a notice of ours in the form of Neutron's own, and its reading. `kinds`: by group and
+    kind."""
+    key, reading = difference.key, difference.reading
+    word = kinds[key.group, key.kind].singular
+    payload: dict[str, Any] = {
+        word: {"id": key.id, **difference.after.fields},
+        "reason": reason(difference),
+        "changed": difference.changed,
+    }
+    # The moment of the reading is part of the name: the same state, read again later, is other news.
+    said = "\0".join((origin, key.source, key.group, key.kind, key.id, difference.word, str(reading.as_of)))
+    notice = Notice(
+        id=hashlib.sha256(said.encode(errors="replace")).hexdigest()[:32],
+        source=key.source,
+        event_type=f"{word}.{difference.word}.{origin}",
+        sent_at=reading.as_of,
+        payload=msgspec.Raw(msgspec.json.encode(payload)),
+        priority="INFO",
+        origin=origin,
+    )
+    return NewEntry(notice, (reading,))
+
+
+def by_name(kinds: Sequence[Kind]) -> dict[tuple[str, str], Kind]:
+    return {(kind.group, kind.kind): kind for kind in kinds}
+
+
+def _changed(before: Object | None, after: Object) -> tuple[str, ...]:
+    if before is None or before.deleted or after.deleted:
+        return ()
+    return tuple(sorted(name for name, value in after.fields.items() if before.fields.get(name, _ABSENT) != value))
+
+
+_ABSENT = object()
