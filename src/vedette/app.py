@@ -35,13 +35,15 @@ from vedette.config import Config
 from vedette.config import Keystone as KeystoneSettings
 from vedette.config import SourceConfig as SourceSettings
 from vedette.engine.ingest import Ingest
+from vedette.engine.resync import Resync
 from vedette.engine.retention import Keep, Retention
+from vedette.engine.verify import Verify
 from vedette.engine.watch import Hub, Limits
 from vedette.errors import CannotStart, ConfigError
 from vedette.kit.clock import Clock, SystemClock
 from vedette.kit.tasks import cancel, keep_running
 from vedette.kit.telemetry import Telemetry
-from vedette.ports import Appended, Authenticator, Source, Store
+from vedette.ports import Appended, Authenticator, CloudUse, Source, Store
 from vedette.store.memory import MemoryStore
 from vedette.store.sqlite import SqliteStore
 
@@ -70,6 +72,8 @@ class Service:
         self.hub: Hub | None = None
         self.ingest: Ingest | None = None
         """Once started: what sources offer to."""
+        self.resync: Resync | None = None
+        self._uses: dict[str, CloudUse] = {}
         self._keystone: Keystone | None = None
         self.failed: asyncio.Future[None] | None = None
         """Done with an error when a part can't go on without a person."""
@@ -106,6 +110,19 @@ class Service:
             ),
             telemetry,
         )
+        uses = self._uses = {one.name: use for one in config.sources if (use := _cloud_use(one, clock, telemetry)) is not None}
+        ready = {source.name: source for source in sources}
+        resync = self.resync = Resync(
+            store,
+            ingest.record,
+            kinds,
+            uses,
+            clock,
+            telemetry,
+            connected=lambda name: ready[name].status().ready,
+        )
+        verify = Verify(store, ingest.record, kinds, uses, hub.followed, clock, telemetry)
+        hub.on_followed.append(verify.followers_changed)
         rights = Rights(authenticator, clock, self._recheck_seconds)
         authenticator.on_forget.append(rights.look_now)
         store.follow(lambda appended: _drop_verdicts(authenticator, appended))
@@ -116,6 +133,8 @@ class Service:
         needs = Needs(
             store=store,
             hub=hub,
+            resync=resync,
+            verify=verify,
             kinds=kinds,
             clock=clock,
             telemetry=telemetry,
@@ -137,6 +156,10 @@ class Service:
             work = partial(source.run, ingest.offer)
             name = f"source {source.name}"
             self._spawn(name, partial(keep_running, name, work, fatal=(CannotStart, ConfigError)))
+        for name in resync.sources:
+            self._spawn(f"resync {name}", partial(keep_running, f"resync {name}", partial(resync.run, name)))
+        for name in verify.sources:
+            self._spawn(f"verify {name}", partial(keep_running, f"verify {name}", partial(verify.run, name)))
 
     async def _listen(self, needs: Needs, authenticator: Authenticator) -> None:
         config = self.config
@@ -195,6 +218,8 @@ class Service:
         sources = [task for task in self._tasks if task.get_name().startswith("source ")]
         others = [task for task in self._tasks if task not in sources]
         await cancel(*sources)
+        if self.resync is not None:
+            self.resync.close()
         if self.hub is not None:
             self.hub.close()
             with suppress(TimeoutError):  # whoever does not end by then is cut with its connection
@@ -203,6 +228,8 @@ class Service:
         for server in self._servers:
             await server.stop()
         await cancel(*others)
+        for use in self._uses.values():
+            await use.cloud.close()
         if self._keystone is not None:
             await self._keystone.close()
         if self.store is not None:
@@ -230,6 +257,13 @@ async def serve(config: Config, *, ready: Callable[[Service], None] = lambda _se
 def _source(one: SourceSettings, clock: Clock, telemetry: Telemetry) -> Source:
     source: Source = plugins.load("sources", one.type).build(one.options, clock=clock, telemetry=telemetry)
     return source
+
+
+def _cloud_use(one: SourceSettings, clock: Clock, telemetry: Telemetry) -> CloudUse | None:
+    """The source's API, where its type has one and its settings say which. Nothing is asked yet."""
+    build = getattr(plugins.load("sources", one.type), "cloud_use", None)
+    use: CloudUse | None = None if build is None else build(one.options, clock=clock, telemetry=telemetry)
+    return use
 
 
 def _default_source(config: Config) -> str:

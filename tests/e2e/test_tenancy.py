@@ -158,6 +158,9 @@ def streams(place: Cloud) -> list[str]:
     return found
 
 
+POSTS = ("/v1/tickets", "/v1/resync")
+
+
 async def crawl(place: Cloud, asker: Asker, who: str, ids: Sequence[tuple[str, str]]) -> dict[str, bytes]:
     """Every answer that this caller can get, headers included, by request."""
     headers = place.token(who)
@@ -182,6 +185,11 @@ async def crawl(place: Cloud, asker: Asker, who: str, ids: Sequence[tuple[str, s
         path = f"/v1/events?after=0&follow=false&ticket={json.loads(body)['ticket']}"
         answers[f"ticket {sse}"] = (await asker.get(path, headers=accept))[2]
 
+    async def resync() -> None:
+        code, said, body = await asker.get("/v1/resync", method="POST", headers=headers)
+        assert code == 403
+        answers["resync"] = repr(sorted(said.items())).encode() + body
+
     async with asyncio.TaskGroup() as group:
         for form in FORMS:
             for path in paths(ids):
@@ -192,6 +200,7 @@ async def crawl(place: Cloud, asker: Asker, who: str, ids: Sequence[tuple[str, s
                     group.create_task(follow(path, form))
         group.create_task(tickets(True))
         group.create_task(tickets(False))
+        group.create_task(resync())
         token = place.tokens[who]
         for path in (f"/port/{token}", f"/{token}/port", f"/{token}/compute"):
             group.create_task(follow(f"{path}?timeoutSeconds=1", "json"))
@@ -238,6 +247,7 @@ async def test_admins_and_system_readers_find_everything(place: Cloud, asker: As
         _, _, events = await asker.get("/v1/events?after=0&follow=false", headers=place.token(who))
         assert b"orchestration.unclaimed" in events
         await asker.json("/v1/status", headers=place.token(who))
+        await asker.status("/v1/resync", 404, method="POST", headers=place.token(who))  # this source has no API
 
 
 async def test_what_each_tenant_sees_of_each_kind(place: Cloud, asker: Asker) -> None:
@@ -270,7 +280,7 @@ async def test_what_each_tenant_sees_of_each_kind(place: Cloud, asker: Asker) ->
 async def test_the_crawl_asks_every_route_that_there_is(place: Cloud) -> None:
     """A new route has to be looked at by a tenant here."""
     app = place.service._servers[0]._runner.app
-    asked = [path.partition("?")[0] for path in [*paths([("ports", "x")]), *streams(place), "/v1/tickets", "/t/port", "/port/t"]]
+    asked = [path.partition("?")[0] for path in [*paths([("ports", "x")]), *streams(place), *POSTS, "/t/port", "/port/t"]]
     missed = []
     for resource in app.router.resources():
         # A parameter is one segment, whatever else its pattern says.
@@ -295,7 +305,8 @@ async def test_without_a_token_there_is_nothing_but_health(place: Cloud, asker: 
             assert json.loads(body)["reason"] == "Unauthorized"
         assert SECRET.encode() not in body
     await asker.status("/v1/events?ticket=nonsense", 401)
-    await asker.status("/v1/tickets", 401, method="POST")
+    for path in POSTS:
+        await asker.status(path, 401, method="POST")
 
 
 async def test_metrics_and_status_are_for_admins_and_metrics_for_this_machine(place: Cloud, asker: Asker) -> None:

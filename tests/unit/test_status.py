@@ -26,6 +26,8 @@ EXAMPLES: list[tuple[Exception, int, str]] = [
     (errors.StoreUnavailable("disk full: /secret/place"), 503, "ServiceUnavailable"),
     (errors.BrokerUnavailable("amqp://secret-host"), 503, "ServiceUnavailable"),
     (errors.IdentityUnavailable("https://secret-keystone"), 503, "ServiceUnavailable"),
+    (errors.CloudUnavailable("https://secret-neutron"), 503, "ServiceUnavailable"),
+    (errors.NoService("secret"), 500, "InternalError"),
     (errors.ConfigError("secret", path="a.b", line=3), 500, "InternalError"),
     (errors.StoreForeign("/secret/place is not ours"), 500, "InternalError"),
     (errors.VedetteError("secret"), 500, "InternalError"),
@@ -55,7 +57,7 @@ def test_every_error_of_ours_has_a_code() -> None:
     ours = {kind for kind in below(errors.VedetteError) if kind.__module__ == errors.__name__}
     assert len(ours) >= 25
     unwell = {kind for kind in ours if code_of(kind.__new__(kind)) == 500}
-    internal = below(errors.CannotStart) | {errors.ConfigError, errors.VedetteError, errors.FixInput}
+    internal = below(errors.CannotStart) | {errors.ConfigError, errors.VedetteError, errors.FixInput, errors.NoService}
     assert unwell == {kind for kind in internal if kind in ours}
 
 

@@ -26,6 +26,8 @@ from vedette.api.auth import token_from
 from vedette.api.rights import Rights
 from vedette.api.status import of_code, status
 from vedette.api.tickets import Tickets
+from vedette.engine.resync import Resync
+from vedette.engine.verify import Verify
 from vedette.engine.watch import Hub
 from vedette.errors import Forbidden, VedetteError
 from vedette.kit.clock import Clock
@@ -78,6 +80,8 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
 
     store: Store
     hub: Hub
+    resync: Resync
+    verify: Verify
     kinds: tuple[Kind, ...]
     clock: Clock
     telemetry: Telemetry

@@ -14,6 +14,7 @@ import msgspec
 from vedette.errors import (
     BadRequest,
     BrokerUnavailable,
+    CloudUnavailable,
     Conflict,
     Forbidden,
     IdentityUnavailable,
@@ -74,6 +75,7 @@ CODES: tuple[tuple[type[Exception], int], ...] = (
 OUTSIDE: tuple[tuple[type[Exception], str], ...] = (
     (StoreUnavailable, "the log can't be written or read now; try again"),
     (BrokerUnavailable, "the message broker can't be reached now; try again"),
+    (CloudUnavailable, "the cloud's API can't be asked now; try again"),
     (IdentityUnavailable, "the identity service can't be asked now; try again"),
 )
 """What callers read instead of a text that names hosts and paths of ours."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from aiohttp import web
 
+from vedette.api.routes.resync import shown
 from vedette.api.server import IDENTITY, TOKEN, Needs, is_loopback, need_admin
 from vedette.kit.clock import rfc3339_us
 
@@ -47,6 +50,7 @@ def routes(needs: Needs) -> list[web.RouteDef]:
                 "oldestRevision": str(stats.oldest),
                 "headRevision": str(stats.head),
             },
+            "clouds": _clouds(needs),
             "watch": {"position": str(needs.hub.position), "watchers": needs.hub.watchers},
         }
         return web.Response(body=msgspec.json.encode(body) + b"\n", content_type="application/json")
@@ -67,3 +71,29 @@ def routes(needs: Needs) -> list[web.RouteDef]:
         web.get("/v1/status", tell),
         web.post("/v1/tickets", ticket),
     ]
+
+
+def _clouds(needs: Needs) -> list[dict[str, Any]]:
+    """What is known of each source's API: how true the inventory is, and what is looked after."""
+    verified = {one.source: one for one in needs.verify.reports()}
+    found: list[dict[str, Any]] = []
+    for one in needs.resync.reports():
+        looks = verified.get(one.source)
+        found.append(
+            {
+                "source": one.source,
+                "api": True,
+                "resync": {
+                    "state": one.state,
+                    "detail": one.detail,
+                    "nextInSeconds": round(one.next_in, 1) or None,
+                    "kinds": [shown(report) for report in one.kinds],
+                },
+                "verify": None
+                if looks is None
+                else {"followed": looks.followed, "waiting": looks.waiting, "detail": looks.detail},
+            }
+        )
+    there = {one["source"] for one in found}
+    alone = [name for name in needs.source_names if name not in there]
+    return found + [{"source": name, "api": False, "detail": "no API is set: notifications are all there is"} for name in alone]
