@@ -67,7 +67,9 @@ def pins(file: str) -> dict[str, str]:
     """name → version of a requirement file; every line is a pin, a comment, or the runtime's file."""
     found = {}
     for line in (ROOT / file).read_text().splitlines():
-        if line.startswith("#") or line == "-r requirements.txt":
+        if line == "-r requirements.txt":
+            found |= pins("requirements.txt")
+        if line.startswith(("#", "-r")):
             continue
         match = re.fullmatch(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!+_-]+)", line)
         assert match, f"{file}: {line!r} is not name==version"
@@ -96,7 +98,12 @@ def test_one_package_has_one_version() -> None:
         assert len({one[package] for one in every if package in one}) == 1, package
 
 
-IMPORTED_AS = {"yaml": "pyyaml", "prometheus_client": "prometheus-client", "pytest_asyncio": "pytest-asyncio"}
+IMPORTED_AS = {
+    "openstack": "openstacksdk",
+    "prometheus_client": "prometheus-client",
+    "pytest_asyncio": "pytest-asyncio",
+    "yaml": "pyyaml",
+}
 
 
 def imported(path: Path) -> set[str]:

@@ -2,7 +2,7 @@
 
 In: message bodies as oslo.messaging sends them (bare, or wrapped in `oslo.message`). Out: notices, scrubbed, offered in
 batches; a batch is acknowledged when the offer has returned. Next is engine/ingest.py. Connections, queues and bindings are
-clients/amqp.py's; what a payload means is `kinds/`'.
+clients/amqp.py's; what a payload means is `kinds/`'. The same cloud's API, for what is not announced, is `cloud_use`'s.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import msgspec
 
 from vedette.clients.amqp import AmqpBroker, Broker, Found, Queue, Session, Wanted, address
 from vedette.clients.deliveries import Delivery
+from vedette.clients.keystone import credentials
+from vedette.clients.openstack import OpenStackCloud
 from vedette.errors import BrokerUnavailable, CannotStart, ConfigError, NotUnderstood, QueueShared, TryLater
 from vedette.kit.backoff import delays
 from vedette.kit.clock import Clock, parse_us, rfc3339_us
@@ -27,10 +29,10 @@ from vedette.kit.log import kv
 from vedette.kit.secret import Secret
 from vedette.kit.tasks import cancel
 from vedette.kit.telemetry import Telemetry
-from vedette.kit.units import FilePath
+from vedette.kit.units import FilePath, Seconds
 from vedette.model.notice import GAP, NOT_UNDERSTOOD, Notice
 from vedette.model.scrub import scrub, scrub_text
-from vedette.ports import Offer, SourceStatus
+from vedette.ports import CloudUse, Offer, SourceStatus
 
 log = logging.getLogger("vedette.sources.openstack")
 
@@ -78,6 +80,95 @@ class QueueOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("expires: wants at most 49 days")
 
 
+class ApiOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The cloud's API, for what its notifications don't say, and an account there that sees every project. Without credentials
+    here those of OS_* variables or of clouds.yaml are taken; without `api` the source runs on notifications alone."""
+
+    cloud: str = ""
+    """An entry of clouds.yaml; what is also given here goes before it."""
+    auth_url: str = ""
+    """Keystone's address, such as `https://keystone:5000/v3`."""
+    username: str = ""
+    """Vedette's own user."""
+    user_id: str = ""
+    """Its id, instead of `username` and its domain."""
+    password: Secret = Secret()
+    """Its password."""
+    user_domain_name: str = ""
+    """The domain of `username`."""
+    user_domain_id: str = ""
+    """The same by id."""
+    project_name: str = ""
+    """The project to sign in to, such as `service`."""
+    project_id: str = ""
+    """The same by id."""
+    project_domain_name: str = ""
+    """The domain of `project_name`."""
+    project_domain_id: str = ""
+    """The same by id."""
+    domain_name: str = ""
+    """A domain to sign in to instead of a project."""
+    domain_id: str = ""
+    """The same by id."""
+    system_scope: str = ""
+    """`all`: sign in to the whole system instead of a project."""
+    tenant_name: str = ""
+    """What `project_name` was called in the days of Keystone v2."""
+    tenant_id: str = ""
+    """What `project_id` was called in the days of Keystone v2."""
+    application_credential_id: str = ""
+    """An application credential instead of a user and password."""
+    application_credential_name: str = ""
+    """The same by name; wants the user too."""
+    application_credential_secret: Secret = Secret()
+    """Its secret."""
+    cacert: FilePath = ""
+    """A file of certificates to trust; none: the system's. Certificates are always verified."""
+    cert: FilePath = ""
+    """A client certificate, where the API wants one."""
+    key: FilePath = ""
+    """Its private key."""
+    region_name: str = ""
+    """The region whose endpoints are asked, where the catalog has several."""
+    interface: Literal["public", "internal", "admin"] = "public"
+    """Which of the catalog's endpoints."""
+    timeout_s: float = 30.0
+    """For connecting and for each silence of the other side; an answer as a whole may take four times as long."""
+    threads: int = 4
+    """Requests at one time."""
+    page: int = 500
+    """Objects asked for at a time."""
+    resync: Seconds = 600.0
+    """Between two comparisons of everything with the API; 0: only on start, after gaps and on demand."""
+    verify: bool = True
+    """Look at what changes without a word, while somebody follows it."""
+    requests_per_second: float = 10.0
+    """Of `verify`, at the most, for each service."""
+    scan_s: float = 5.0
+    """Between two looks of `verify` at kinds that are never announced, such as listeners and members."""
+
+    def __post_init__(self) -> None:
+        if self.auth_url and not self.auth_url.startswith(("http://", "https://")):
+            raise ValueError("auth_url: wants an address such as https://keystone:5000/v3")
+        for old, new in (("tenant_name", "project_name"), ("tenant_id", "project_id")):
+            if getattr(self, old) and getattr(self, new):
+                raise ValueError(f"{old}: is an older name of {new}: give one of them")
+        if self.system_scope not in ("", "all"):
+            raise ValueError("system_scope: wants `all`, or is left out")
+        if not 1 <= self.timeout_s <= 600:
+            raise ValueError("timeout: wants 1 second to 10 minutes")
+        if not 1 <= self.threads <= 64:
+            raise ValueError("threads: wants a number from 1 to 64")
+        if not 1 <= self.page <= 10_000:
+            raise ValueError("page: wants a number from 1 to 10000")
+        if 0 < self.resync < 10:
+            raise ValueError("resync: wants 10 seconds or more, or 0")
+        if not 0.1 <= self.requests_per_second <= 1000:
+            raise ValueError("requests_per_second: wants a number from 0.1 to 1000")
+        if not 0.5 <= self.scan_s <= 3600:
+            raise ValueError("scan: wants half a second to 1 hour")
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one OpenStack source."""
 
@@ -114,6 +205,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """A client certificate, where the broker wants one."""
     tls_key: FilePath = ""
     """Its private key."""
+    api: ApiOptions | None = None
+    """The cloud's API, for what its notifications don't say."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.prefetch <= 65_535:
@@ -137,6 +230,39 @@ def build(options: Options, *, clock: Clock, telemetry: Telemetry) -> OpenStackS
             raise ConfigError(f"the TLS files of source {options.name!r} can't be read: {why}") from None
     broker = AmqpBroker(addresses, name=options.name, heartbeat_s=options.heartbeat_s, tls=tls)
     return OpenStackSource(options, clock, telemetry, broker=broker)
+
+
+def cloud_use(options: Options, *, clock: Clock, telemetry: Telemetry) -> CloudUse | None:
+    """The cloud's API and how much of it may be asked for; None where none is set. Nothing is opened yet. Raises ConfigError."""
+    api = options.api
+    if api is None:
+        return None
+    account = {name: value for name in _ACCOUNT if (value := getattr(api, name))}
+    try:
+        cloud = OpenStackCloud(
+            credentials(account),
+            name=options.name,
+            clock=clock,
+            telemetry=telemetry,
+            region_name=api.region_name,
+            interface=api.interface,
+            timeout_s=api.timeout_s,
+            threads=api.threads,
+            page=api.page,
+        )
+    except ConfigError as why:
+        raise ConfigError(f"the API of source {options.name!r} can't be used: {why}") from None
+    return CloudUse(
+        cloud=cloud,
+        resync_seconds=api.resync,
+        verify=api.verify,
+        requests_per_second=api.requests_per_second,
+        scan_seconds=api.scan_s,
+    )
+
+
+_ACCOUNT = ApiOptions.__struct_fields__[: ApiOptions.__struct_fields__.index("region_name")]
+"""The settings that say who we are there."""
 
 
 class OpenStackSource:
