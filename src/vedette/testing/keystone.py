@@ -1,16 +1,19 @@
 """A Keystone (Identity v3) on 127.0.0.1: users, projects, roles, tokens and their ends, and everything that can go wrong.
 
 It answers what `clients/keystone.py`, keystoneauth and the openstack command ask to get a token and to validate one, over real
-HTTP. Roles are looked up when a token is validated, as with Fernet tokens. Time is the clock it is given, in `Date` too.
+HTTP, and lists its users and projects to admins. Roles are looked up when a token is validated, as with Fernet tokens. Time is
+the clock it is given, in `Date` too. `testing/cloud.py` puts the other services into its catalog.
 https://docs.openstack.org/api-ref/identity/v3/
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import ssl
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from typing import Any, Literal
 
@@ -24,6 +27,16 @@ Target = tuple[Literal["project", "domain", "system", ""], str]
 
 NOTHING: Target = ("", "")
 
+INTERFACES = ("public", "internal", "admin")
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A service in the catalog."""
+
+    type: str
+    name: str
+    url: str
+
 
 class User(msgspec.Struct):
     id: str
@@ -31,6 +44,7 @@ class User(msgspec.Struct):
     password: str
     domain: str
     enabled: bool = True
+    default_project: str = ""
 
 
 class Project(msgspec.Struct):
@@ -38,6 +52,7 @@ class Project(msgspec.Struct):
     name: str
     domain: str
     enabled: bool = True
+    description: str = ""
 
 
 class ApplicationCredential(msgspec.Struct):
@@ -81,6 +96,12 @@ class FakeKeystone:
         """How long new tokens live."""
         self.admin_project = ""
         """The id of the admin project, where the cloud names one (`[resource] admin_project_name`)."""
+        self.catalog: Callable[[str], list[Listed]] = lambda project: []
+        """What else is in the catalog of a token for this project ("": for none)."""
+        self.dates = True
+        """Whether answers have a `Date`. (A Keystone on uWSGI with no web server in front sends none.)"""
+        self.around: Callable[[web.Request, Callable[[], web.Response]], Awaitable[web.StreamResponse]] | None = None
+        """Called with each request and what makes its answer, instead of answering at once."""
         # faults
         self.fault = 0
         """Answer everything with this status."""
@@ -103,6 +124,7 @@ class FakeKeystone:
         """Listen; at the same port as before, if there was one."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._answer)
+        app.on_response_prepare.append(self._stamp)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._tls, reuse_address=True)
@@ -201,6 +223,11 @@ class FakeKeystone:
         for token in self.tokens.values():
             token.revoked = True
 
+    def holder(self, token: str) -> tuple[str, Target, frozenset[str]] | None:
+        """User, scope and roles of a token that is valid; None when it isn't."""
+        found = self._valid(token)
+        return None if found is None else (found.user, found.target, self._roles_of(found))
+
     def _issue(self, user: str, target: Target, methods: list[str], credential: str = "", seconds: float | None = None) -> str:
         now = self._clock.now_us()
         life = self.seconds if seconds is None else seconds
@@ -236,7 +263,13 @@ class FakeKeystone:
 
     # --- answers
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _stamp(self, request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.pop("Date", None)
+        if self.dates:
+            response.headers["Date"] = formatdate(self._clock.now_us() / 1_000_000, usegmt=True)
+        response.headers["x-openstack-request-id"] = f"req-{secrets.token_hex(16)}"
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         async with self._news:
             self.requests[f"{request.method} {request.path}"] += 1
             self._news.notify_all()
@@ -251,10 +284,10 @@ class FakeKeystone:
                 response.headers["Location"] = self.location
         elif self.garbage is not None:
             response = web.Response(body=self.garbage, content_type="application/json")
+        elif self.around is not None:
+            return await self.around(request, lambda: self._routed(request, body))
         else:
             response = self._routed(request, body)
-        response.headers["Date"] = formatdate(self._clock.now_us() / 1_000_000, usegmt=True)
-        response.headers["x-openstack-request-id"] = f"req-{secrets.token_hex(16)}"
         return response
 
     def _routed(self, request: web.Request, body: bytes) -> web.Response:
@@ -267,7 +300,68 @@ class FakeKeystone:
             return self._login(body, catalog="nocatalog" not in request.query)
         if path == "/v3/auth/tokens" and request.method in ("GET", "HEAD", "DELETE"):
             return self._look(request)
+        if request.method == "GET" and (match := _LISTS.fullmatch(path)) is not None:
+            return self._shown(request, match[1], match[2] or "")
         return _error(404, "The resource could not be found.")
+
+    def _shown(self, request: web.Request, kind: str, id_: str) -> web.Response:
+        """Users, projects or domains; no pages: Keystone's have none."""
+        asker = self._valid(request.headers.get("X-Auth-Token", ""))
+        if asker is None:
+            return _error(401, "The request you have made requires authentication.")
+        own = kind == "auth/projects"
+        himself = kind in ("projects", "users") and id_ in (asker.target[1], asker.user)
+        if not own and not himself and "admin" not in self._roles_of(asker):
+            action = f"get_{kind[:-1]}" if id_ else f"list_{kind}"
+            return _error(403, f"You are not authorized to perform the requested action: identity:{action}.")
+        rows = self._rows(kind, asker.user)
+        name = kind.rpartition("/")[2]
+        if id_:
+            found = next((row for row in rows if row["id"] == id_), None)
+            if found is None:
+                return _error(404, f"Could not find {name[:-1]}: {id_}.")
+            return _json(200, {name[:-1]: found})
+        known = ("name", "domain_id", "enabled")
+        wanted = [(key, value.lower()) for key, value in request.query.items() if key in known]
+        rows = [row for row in rows if all(str(row[key]).lower() == value for key, value in wanted)]
+        return _json(200, {name: rows, "links": {"next": None, "self": f"{self.root}{request.path_qs}", "previous": None}})
+
+    def _rows(self, kind: str, asker: str) -> list[dict[str, Any]]:
+        if kind == "users":
+            return [self._user_row(user) for user in self.users.values()]
+        if kind == "domains":
+            return [
+                {"id": id_, "name": name, "description": "", "enabled": True, "tags": [], "options": {}}
+                for id_, name in self.domains.items()
+            ]
+        mine = {id_ for user, _, (scope, id_) in self.grants if user == asker and scope == "project"}
+        return [self._project_row(one) for one in self.projects.values() if kind == "projects" or one.id in mine]
+
+    def _user_row(self, user: User) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "id": user.id,
+            "name": user.name,
+            "domain_id": user.domain,
+            "enabled": user.enabled,
+            "password_expires_at": None,
+            "options": {},
+            "links": {"self": f"{self.url}/users/{user.id}"},
+        }
+        return row | {"default_project_id": user.default_project} if user.default_project else row
+
+    def _project_row(self, project: Project) -> dict[str, Any]:
+        return {
+            "id": project.id,
+            "name": project.name,
+            "domain_id": project.domain,
+            "description": project.description,
+            "enabled": project.enabled,
+            "parent_id": project.domain,
+            "is_domain": False,
+            "tags": [],
+            "options": {},
+            "links": {"self": f"{self.url}/projects/{project.id}"},
+        }
 
     def _version(self) -> dict[str, Any]:
         return {
@@ -322,14 +416,8 @@ class FakeKeystone:
             credential = self.credentials[token.credential]
             body["application_credential"] = {"id": credential.id, "name": credential.name, "restricted": True}
         if catalog and kind:
-            endpoint = {
-                "id": "identity-public",
-                "interface": "public",
-                "region": "RegionOne",
-                "region_id": "RegionOne",
-                "url": self.url,
-            }
-            body["catalog"] = [{"id": "identity", "type": "identity", "name": "keystone", "endpoints": [endpoint]}]
+            listed = [Listed("identity", "keystone", self.url), *self.catalog(id_ if kind == "project" else "")]
+            body["catalog"] = [_in_catalog(one) for one in listed]
         response = _json(status, {"token": body})
         response.headers["X-Subject-Token"] = text
         return response
@@ -405,6 +493,17 @@ class FakeKeystone:
         ids = (one.id for one in self.projects.values() if one.name == wanted["name"] and one.domain == domain)
         id_ = next(ids, None)
         return ("project", id_) if id_ is not None else None
+
+
+def _in_catalog(one: Listed) -> dict[str, Any]:
+    endpoints = [
+        {"id": f"{one.type}-{which}", "interface": which, "region": "RegionOne", "region_id": "RegionOne", "url": one.url}
+        for which in INTERFACES
+    ]
+    return {"id": one.type, "type": one.type, "name": one.name, "endpoints": endpoints}
+
+
+_LISTS = re.compile(r"/v3/(users|projects|domains|auth/projects)(?:/([^/]+))?")
 
 
 def _target(project: str, domain: str, system: bool) -> Target:
