@@ -84,6 +84,9 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     cert: str = ""
     key: str = ""
     """Files: the CA to trust instead of the system's; a client certificate and its key."""
+    region_name: str = ""
+    interface: str = ""
+    """Which of the catalog's endpoints to use (`public`, `internal`, `admin`), for clients of other services."""
 
 
 class Issued(msgspec.Struct, frozen=True, kw_only=True):
@@ -268,6 +271,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "cacert": ("ca_file",),
     "cert": (),
     "key": (),
+    "region_name": ("region",),
+    "interface": ("endpoint_type",),
     "verify": (),
     "insecure": (),
 }
@@ -445,6 +450,8 @@ def _credentials(settings: dict[str, str]) -> Credentials:
             else:
                 settings[f"{name}_domain_id"] = domain_id or "default"
     settings["auth_url"] = _auth_url(settings.get("auth_url", ""))
+    if "interface" in settings:
+        settings["interface"] = settings["interface"].lower().removesuffix("url")
     for name in ("cacert", "cert", "key"):
         if name in settings:
             settings[name] = str(Path(settings[name]).expanduser())

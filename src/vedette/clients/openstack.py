@@ -68,6 +68,7 @@ SAID = 300
 """Characters of a service's own words in an error."""
 WINDOW = 32
 """Answers whose Date is remembered, of each service."""
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 120.0)
 
 LONGEST_ERROR = 65_536
@@ -76,6 +77,9 @@ LONGEST_ERROR = 65_536
 BY_MARKER = {("orchestration", "/stacks")}
 BY_OFFSET = {("compute", "/os-server-groups")}
 """Lists that are paged and give no links. They are read until a page is empty: the service may give fewer than were asked for."""
+
+NO_SUCH_PATH = ("", "Not Found", "The resource could not be found.")
+"""What services say of a path that they don't have, and Neutron also of what its policy hides."""
 
 _TAGS = re.compile(r"<(style|script|head)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -126,8 +130,6 @@ class OpenStackCloud:
         name: str,
         clock: Clock,
         telemetry: Telemetry,
-        region_name: str = "",
-        interface: str = "public",
         timeout_s: float = 30.0,
         threads: int = 4,
         page: int = 500,
@@ -136,10 +138,15 @@ class OpenStackCloud:
         self._credentials = credentials
         self._name = name
         self._clock = clock
-        self._region, self._interface = region_name, interface
+        if credentials.interface not in ("", "public", "internal", "admin"):
+            raise ConfigError("wants public, internal or admin", path="interface")
         self._timeout_s = timeout_s
         self._page = page
         self._tls = _context(credentials)
+        if credentials.auth_url.startswith("http:") and urlsplit(credentials.auth_url).hostname not in LOOPBACK:
+            log.warning(
+                "the cloud is asked over plain http: passwords can be read on the way", extra=kv(url=credentials.auth_url)
+            )
         self._pool = _Threads(threads, f"{name}: openstack")
         self._threads = threads
         self._making = threading.Lock()
@@ -177,15 +184,16 @@ class OpenStackCloud:
                 # Some lists are never paged and refuse to be asked for it.
                 query, limit = [one for one in query if one[0] != "limit"], 0
                 raw = await self._ask(service, path, query, microversion)
-                self._unlimited.add((service, path))
+                if len(self._unlimited) < 1000:
+                    self._unlimited.add((service, path))
             body = self._object(service, raw)
             items = body.get(key)
             if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
                 raise CloudUnavailable(f"{service} answered {path} without a list of {key}: is {raw.url} really its address?")
             names = [_name(item) for item in items]
-            fresh = seen.isdisjoint(names) or not seen.issuperset(names)
+            fresh = not seen.issuperset(names)
             if items and not fresh:
-                return  # it knows no marker and began again: that was all of it
+                return  # it pages by nothing that we know, and began again: that was all of it
             seen.update(names)
             yield Items(items, self._as_of(service, raw))
             following = next_query(body, key, query)
@@ -230,9 +238,9 @@ class OpenStackCloud:
             why = f"{service} refused a token that Keystone had just made for us"
             self._refused[service] = (self._clock.monotonic() + REFUSED_THERE_SECONDS, why)
             raise Unauthenticated(why)
-        if raw.status < 400:
-            raise CloudUnavailable(f"{service} answered {raw.status} to {path}: is {raw.url} really its address?", delay=30)
         text = f"{service} answered {raw.status} to {path}{self._said(raw.body)}"
+        if raw.status < 400 or (raw.status == 404 and not is_gone(raw.body)):
+            raise CloudUnavailable(f"{text} (is {raw.url} really an address of its?)", delay=30)
         raise {403: Forbidden, 404: NotFound}.get(raw.status, BadRequest)(text)
 
     async def _try(self, service: str, path: str, work: Callable[[Sdk, Job], _T | str]) -> _T:
@@ -249,7 +257,7 @@ class OpenStackCloud:
             log.debug("asked", extra=kv(source=self._name, service=service, path=path, status=status, ms=round(took * 1000)))
             if isinstance(outcome, str):
                 problem, asked_for = outcome, 0.0
-            elif status != 429 and status < 500:
+            elif status not in (408, 429) and status < 500:
                 return outcome
             else:
                 problem = f"it answered {status} to {path}" + self._said(getattr(outcome, "body", b""))
@@ -283,8 +291,6 @@ class OpenStackCloud:
                     self._credentials,
                     self._clock,
                     name=self._name,
-                    region=self._region,
-                    interface=self._interface,
                     timeout_s=self._timeout_s,
                     threads=self._threads,
                     largest=LARGEST,
@@ -392,15 +398,26 @@ def service_words(body: bytes) -> str:
 
 
 def _message(value: Any, depth: int) -> str:
-    """`{"NeutronError": {"message": …}}`, `{"error": {…}}`, `{"faultstring": …}`, `{"errors": [{"detail": …}]}`."""
+    """`{"NeutronError": {"message": …}}`, `{"title": …, "error": {…}}`, `{"faultstring": …}`, `{"errors": [{"detail": …}]}`."""
     if isinstance(value, list):
         value = value[0] if value else None
     if not isinstance(value, dict) or not depth:
         return ""
-    for name in ("message", "faultstring", "detail", "description", "title"):
+    for name in ("message", "faultstring", "detail"):
         if isinstance(value.get(name), str) and value[name]:
             return str(value[name])
-    return next(filter(None, (_message(inner, depth - 1) for inner in value.values())), "")
+    inner = next(filter(None, (_message(one, depth - 1) for one in value.values())), "")
+    title = value.get("title")
+    return inner or (title if isinstance(title, str) else "")
+
+
+def is_gone(body: bytes) -> bool:
+    """Whether a 404 says that there is no such object. It can also mean that there is no such path (a proxy's page, a service's
+    word for a route that it doesn't have, a wrong address), or that we may not know; and nothing must be deleted for that."""
+    said: Any = None
+    with suppress(msgspec.DecodeError, RecursionError):
+        said = msgspec.json.decode(body[:LONGEST_ERROR])
+    return isinstance(said, dict) and ("itemNotFound" in said or service_words(body) not in NO_SUCH_PATH)
 
 
 def _retry_after(text: str, clock: Clock) -> float:
@@ -434,8 +451,8 @@ class _Threads:
         self._most = most
         self._name = name
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._waiting = 0
-        self._busy = 0
+        self._under_way = 0
+        """Put into the queue and not yet finished by a thread, waited for or not."""
         self._threads: list[threading.Thread] = []
         self._closed = False
 
@@ -443,13 +460,14 @@ class _Threads:
         """`work(stop)` in a thread; `stop` is set when nobody waits for it any more. Raises CloudUnavailable: too many wait."""
         if self._closed:
             raise CloudUnavailable("Vedette is stopping")
-        if self._waiting >= WAITING + self._most:
+        if self._under_way >= WAITING + self._most:
             raise CloudUnavailable(f"{WAITING} requests to the cloud are waiting for their turn")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[_T] = loop.create_future()
         stop = threading.Event()
 
         def settle(result: _T | None, why: BaseException | None) -> None:
+            self._under_way -= 1
             if done.done():
                 return
             if why is not None:
@@ -468,8 +486,8 @@ class _Threads:
             with suppress(RuntimeError):  # the loop is closed: nobody is there
                 loop.call_soon_threadsafe(settle, result, failed)
 
-        self._waiting += 1
-        if len(self._threads) < min(self._most, self._waiting):
+        self._under_way += 1
+        if len(self._threads) < min(self._most, self._under_way):
             thread = threading.Thread(target=self._serve, name=f"{self._name} {len(self._threads)}", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -477,7 +495,6 @@ class _Threads:
         try:
             return await done
         finally:
-            self._waiting -= 1
             stop.set()
 
     def _serve(self) -> None:
@@ -485,6 +502,7 @@ class _Threads:
             call()
 
     def close(self) -> None:
+        """The threads end after what they are at; what waits for its turn is not begun."""
         self._closed = True
         for _ in self._threads:
             self._work.put(None)

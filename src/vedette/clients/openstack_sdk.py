@@ -9,10 +9,13 @@ Only clients/openstack.py imports this, and only when the first request is made,
 
 from __future__ import annotations
 
+import logging
+import re
 import ssl
 import threading
 import time
 from collections.abc import Sequence
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,16 +26,27 @@ from keystoneauth1 import exceptions as keystone_errors
 from keystoneauth1 import session as keystone_session
 from keystoneauth1.adapter import Adapter
 from keystoneauth1.identity import v3
+from openstack import exceptions as sdk_errors
 from openstack.config import cloud_region
 from openstack.connection import Connection
 from requests.adapters import HTTPAdapter
 
 from vedette import __version__
 from vedette.clients.keystone import Credentials
-from vedette.errors import NoService, Unauthenticated, VedetteError
+from vedette.errors import CloudUnavailable, NoService, Unauthenticated, VedetteError
 from vedette.kit.clock import Clock
+from vedette.kit.log import kv
+
+log = logging.getLogger("vedette.clients.openstack")
 
 CHUNK = 65_536
+"""Bytes read at a time."""
+
+VERSIONED = frozenset(("block-storage", "compute", "identity", "image", "load-balancer", "network", "orchestration"))
+"""Services whose root has a version in its path. keystoneauth takes what the catalog says where it finds no versions (the service
+is down), and then a right path under a wrong root is answered with 404, as if the object were gone."""
+
+_VERSION = re.compile(r"/v[0-9]+(\.[0-9]+)?(/|$)")
 
 
 class Job:
@@ -90,19 +104,17 @@ class Sdk:
         clock: Clock,
         *,
         name: str,
-        region: str,
-        interface: str,
         timeout_s: float,
         threads: int,
         largest: int,
         tls: ssl.SSLContext,
     ) -> None:
-        self._where = f"the {interface} interface" + (f" in region {region}" if region else "")
-        self._region, self._interface = region or None, interface
+        self._region, self._interface = credentials.region_name, credentials.interface or "public"
         self._wire = _Wire(clock, tls, threads, largest)
         http = requests.Session()
         # Proxies, CA bundles and netrc passwords of the environment are not this account's.
         http.trust_env = False
+        http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         # A small compressed answer can be a very large one.
         http.headers["Accept-Encoding"] = "identity"
         http.mount("https://", self._wire)
@@ -110,6 +122,7 @@ class Sdk:
         self._http = http
         self._auth = _plugin(credentials)
         self._url = credentials.auth_url
+        # No redirects: they would take the token along.
         self._session = keystone_session.Session(
             auth=self._auth,
             session=http,
@@ -118,33 +131,29 @@ class Sdk:
             app_name="vedette",
             app_version=__version__,
         )
-        region_config = cloud_region.from_session(
-            self._session, name=name, region_name=self._region, interface=interface, app_name="vedette"
+        self._connection = Connection(
+            config=cloud_region.from_session(
+                self._session, name=name, region_name=self._region or None, interface=self._interface, app_name="vedette"
+            )
         )
-        self._connection = Connection(config=region_config)
         self._adapters: dict[str, Any] = {}
+        # What these would say on stderr at their own discretion is in our errors already, once and with the source's name.
+        for library in ("keystoneauth", "openstack", "urllib3"):
+            logging.getLogger(library).setLevel(logging.CRITICAL)
 
     def get(self, job: Job, service: str, path: str, params: Sequence[tuple[str, str]], microversion: str) -> Raw | str:
         """The answer, or a text that says why there was none. Raises NoService, Unauthenticated."""
         self._wire.begin(job)
+        # What the libraries raise holds requests with their tokens. Nothing is raised while one of theirs is being handled: that
+        # one would be the context of ours.
+        failed: Exception | None = None
         try:
-            adapter = self._adapter(service)
-            # The SDK's own `request` adds a cache and statistics that nobody reads.
-            response = Adapter.request(
-                adapter,
-                path,
-                "GET",
-                params=list(params),
-                headers={"Accept": "application/json"},
-                microversion=self._microversion(adapter, microversion),
-                raise_exc=False,
-                log=False,
-                connect_retries=0,
-                status_code_retries=0,
-            )
+            response = self._response(service, path, params, microversion)
         except Exception as why:  # noqa: BLE001 - three libraries' errors, told apart in one place
+            failed = why
+        if failed is not None:
             self._adapters.pop(service, None)
-            return self._failed(job, why)
+            return self._failed(job, failed)
         return Raw(
             status=response.status_code,
             body=response.content,
@@ -155,13 +164,33 @@ class Sdk:
             url=str(response.url).partition("?")[0],
         )
 
+    def _response(self, service: str, path: str, params: Sequence[tuple[str, str]], microversion: str) -> requests.Response:
+        adapter = self._adapter(service)
+        # The SDK's own `request` adds a cache and statistics that nobody reads.
+        response: requests.Response = Adapter.request(
+            adapter,
+            path,
+            "GET",
+            params=list(params),
+            headers={"Accept": "application/json"},
+            microversion=self._microversion(service, adapter, microversion),
+            raise_exc=False,
+            log=False,
+            connect_retries=0,
+            status_code_retries=0,
+        )
+        return response
+
     def account(self, job: Job) -> Account | str:
         """Whose token we have; or a text that says why nobody answered. Raises Unauthenticated."""
         self._wire.begin(job)
+        failed: Exception | None = None
         try:
             access = self._auth.get_access(self._session)
-        except Exception as why:  # noqa: BLE001 - three libraries' errors, told apart in one place
-            return self._failed(job, why)
+        except Exception as why:  # noqa: BLE001 - as above
+            failed = why
+        if failed is not None:
+            return self._failed(job, failed)
         return Account(
             user_id=access.user_id or "",
             user_name=access.username or "",
@@ -183,52 +212,81 @@ class Sdk:
         self._http.close()
 
     def _adapter(self, service: str) -> Any:
-        """The SDK's proxy of a service, with its endpoint found. Raises NoService and the libraries' errors."""
+        """The SDK's proxy of a service, with its endpoint found. Raises NoService, CloudUnavailable, the libraries' errors."""
         adapter = self._adapters.get(service)
         if adapter is not None:
             return adapter
-        catalog = self._auth.get_access(self._session).service_catalog
-        if not any(
-            catalog.get_endpoints_data(service_type=service, interface=self._interface, region_name=self._region).values()
-        ):
-            there = sorted(
-                {
-                    f"{kind} ({one.interface}, {one.raw_endpoint.get('region_id')})"
-                    for kind, found in catalog.get_endpoints_data().items()
-                    for one in found
-                }
-            )
-            raise NoService(
-                f"the catalog has no {service} on {self._where}; it has {', '.join(there) if there else 'nothing'}"[:2000]
-            )
-        # Made anew when it failed: the connection keeps one that could not look at its service for ever.
+        self._check_catalog(service)
+        # Made anew when it failed: the connection would keep one that could not look at its service.
         self._connection._proxies.pop(service, None)
         adapter = getattr(self._connection, service.replace("-", "_"), None)
         if adapter is None:
             raise NoService(f"{service} is not a service that openstacksdk knows")
+        root = str(Adapter.get_endpoint(adapter))
+        if service in VERSIONED and not _VERSION.search(urlsplit(root).path):
+            raise CloudUnavailable(f"{service} at {root} doesn't say which versions of its API it has: is it up?", delay=5)
         self._adapters[service] = adapter
         return adapter
 
-    def _microversion(self, adapter: Any, newest: str) -> str | None:
-        """The newest that both understand; None where the service has none."""
+    def _check_catalog(self, service: str) -> None:
+        """Raises NoService, also where it is not clear which region is meant: another's objects would look like ours."""
+        catalog = self._auth.get_access(self._session).service_catalog
+        every = [one for found in catalog.get_endpoints_data(service_type=service).values() for one in found]
+        here = [one for one in every if one.interface == self._interface and self._region in ("", _region(one))]
+        if len({one.url for one in here}) > 1 and len({_region(one) for one in here}) > 1:
+            regions = ", ".join(sorted({_region(one) for one in here}))
+            raise NoService(f"the catalog has {service} in {regions}: say in which one (region_name)")
+        if here:
+            return
+        wanted = f"{service} with the interface {self._interface}" + (f" in region {self._region}" if self._region else "")
+        if every:
+            there = ", ".join(sorted({f"{one.interface} in {_region(one)}" for one in every}))
+            raise NoService(f"the catalog has no {wanted}; it has {there}"[:1000])
+        services = (
+            ", ".join(sorted(catalog.get_endpoints_data())) or "nothing at all: has the account a scope, such as a project?"
+        )
+        raise NoService(f"the catalog has no {wanted}; it has {services}"[:1000])
+
+    def _microversion(self, service: str, adapter: Any, newest: str) -> str | None:
+        """The newest that both understand; None where the service has none. Raises CloudUnavailable when it can't be asked: an
+        older form would be taken for the truth."""
         if not newest:
             return None
-        data = adapter.get_endpoint_data()
-        most = data.max_microversion if data is not None else None
-        if not most:
+        data = Adapter.get_endpoint_data(adapter)
+        if data is None or data.api_version is None:
+            raise CloudUnavailable(f"{service} doesn't say which versions of its API it has: is it up?", delay=5)
+        if not data.max_microversion:
             return None
         wanted = tuple(int(part) for part in newest.split("."))
-        return ".".join(map(str, min(wanted, most)))
+        return ".".join(map(str, min(wanted, data.max_microversion)))
 
     def _failed(self, job: Job, why: Exception) -> str:
-        """Raises what no repetition makes better; the libraries' errors hold requests and tokens and go no further."""
+        """Why nobody answered; raises what no repetition makes better."""
         if isinstance(why, VedetteError):
             raise why
-        if isinstance(why, keystone_errors.Unauthorized):
-            raise Unauthenticated(f"Keystone at {self._url} refused our credentials") from None
+        keystone = f"Keystone at {self._url}"
         if isinstance(why, keystone_errors.HttpError):
-            return f"Keystone at {self._url} answered {why.http_status} to our login"
-        return job.problem or f"{type(why).__name__} on the way to it"
+            if why.http_status in (401, 403):
+                raise Unauthenticated(f"{keystone} refused our credentials")
+            if why.http_status == 400:
+                raise Unauthenticated(f"{keystone} can't use our credentials (are user, domain, scope right?)")
+            text = f"{keystone} answered {why.http_status} to our login"
+            if why.http_status < 500 and why.http_status != 429:
+                raise CloudUnavailable(f"{text}: is it a Keystone's address?", delay=30)
+            return text
+        if isinstance(why, keystone_errors.InvalidResponse):
+            raise CloudUnavailable(
+                f"{keystone} gave our login an answer that is none of Identity v3: is it a Keystone?", delay=30
+            )
+        if job.problem:
+            return job.problem
+        if not isinstance(why, keystone_errors.ClientException | sdk_errors.SDKException):
+            log.error("a request to the cloud broke", exc_info=why, extra=kv(url=self._url))
+        return f"{type(why).__name__}: {why}"[:300]
+
+
+def _region(endpoint: Any) -> str:
+    return str(endpoint.region_name or "no region")
 
 
 def _plugin(made: Credentials) -> Any:

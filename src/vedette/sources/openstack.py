@@ -129,9 +129,9 @@ class ApiOptions(msgspec.Struct, frozen=True, kw_only=True):
     key: FilePath = ""
     """Its private key."""
     region_name: str = ""
-    """The region whose endpoints are asked, where the catalog has several."""
-    interface: Literal["public", "internal", "admin"] = "public"
-    """Which of the catalog's endpoints."""
+    """The region whose endpoints are asked; needed where the catalog has several."""
+    interface: Literal["public", "internal", "admin"] | None = None
+    """Which of the catalog's endpoints; not set: what clouds.yaml or OS_INTERFACE says, else `public`."""
     timeout_s: float = 30.0
     """For connecting and for each silence of the other side; an answer as a whole may take four times as long."""
     threads: int = 4
@@ -244,8 +244,6 @@ def cloud_use(options: Options, *, clock: Clock, telemetry: Telemetry) -> CloudU
             name=options.name,
             clock=clock,
             telemetry=telemetry,
-            region_name=api.region_name,
-            interface=api.interface,
             timeout_s=api.timeout_s,
             threads=api.threads,
             page=api.page,
@@ -261,8 +259,8 @@ def cloud_use(options: Options, *, clock: Clock, telemetry: Telemetry) -> CloudU
     )
 
 
-_ACCOUNT = ApiOptions.__struct_fields__[: ApiOptions.__struct_fields__.index("region_name")]
-"""The settings that say who we are there."""
+_ACCOUNT = ApiOptions.__struct_fields__[: ApiOptions.__struct_fields__.index("timeout_s")]
+"""The settings that say who we are there, and where that is."""
 
 
 class OpenStackSource:
