@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vedette.kinds._neutron import COMMON, OWNED, reader, tags
-from vedette.ports import Column, Field, Kind
+from vedette.kinds._neutron import COMMON, OWNED, Resource, tags
+from vedette.ports import Column, Field, JsonObject, Kind
 
 FIELDS = {
     "floating_ip_address": Field("string", "The address."),
@@ -24,6 +24,17 @@ FIELDS = {
     **COMMON,
 }
 
+
+def transient(status: JsonObject) -> bool:
+    """Whether the agent still has to do what was asked for: it is associated and not ACTIVE, or ACTIVE for nobody. (One that
+    forwards ports has a router and no port of its own, and is ACTIVE for good.)"""
+    if status.get("port_id"):
+        return status.get("status") == "DOWN"
+    return status.get("status") == "ACTIVE" and not status.get("router_id")
+
+
+FLOATINGIP = Resource("FloatingIP", "floatingip", FIELDS, unordered=("port_forwardings", "tags"))
+
 KIND = Kind(
     kind="FloatingIP",
     plural="floatingips",
@@ -31,7 +42,8 @@ KIND = Kind(
     short_names=("fip",),
     doc="A Neutron floating IP: an external address, and the port that it leads to.",
     events=("floatingip.*.end", "tag.*.end"),
-    read=reader("FloatingIP", "floatingip", FIELDS, more={"tag": tags("FloatingIP", "floatingips")}),
+    read=FLOATINGIP.reader(more={"tag": tags("FloatingIP", "floatingips")}),
+    api=FLOATINGIP.api(transient=transient, transient_fields=("status", "port_id", "router_id")),
     fields=FIELDS,
     columns=(
         Column("Floating-IP", ("floating_ip_address",)),

@@ -3,7 +3,8 @@ announce `octavia.healthmonitor.*.end`; Octavia's own does not."""
 
 from __future__ import annotations
 
-from vedette.kinds._balance import PROJECT, STATES, TIMES, balance_reader
+from vedette.kinds._balance import PROJECT, STATES, TIMES, TRANSIENT_FIELDS, Balanced, proof, transient
+from vedette.kinds._balance_scan import SCAN
 from vedette.ports import Column, Field, Kind
 
 FIELDS = {
@@ -25,6 +26,8 @@ FIELDS = {
     **TIMES,
 }
 
+HEALTHMONITOR = Balanced("HealthMonitor", "healthmonitor", FIELDS, old_name="health_monitor", parents={"pool_id": "pools"})
+
 KIND = Kind(
     kind="HealthMonitor",
     plural="healthmonitors",
@@ -32,7 +35,15 @@ KIND = Kind(
     short_names=("hm",),
     doc="A load balancer's health monitor: how it finds out which members are well.",
     events=("octavia.healthmonitor.*.end", "healthmonitor.*.end", "health_monitor.*.end"),
-    read=balance_reader("HealthMonitor", "healthmonitor", FIELDS, old_name="health_monitor", parents={"pool_id": "pools"}),
+    read=HEALTHMONITOR.balance_reader(),
+    api=HEALTHMONITOR.api(
+        proof=proof("healthmonitors"),
+        params=(),
+        by_ids=False,
+        transient=transient,
+        transient_fields=TRANSIENT_FIELDS,
+        scan=SCAN,
+    ),
     fields=FIELDS,
     columns=(
         Column("Monitor-Name", ("name",)),

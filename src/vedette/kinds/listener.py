@@ -6,7 +6,8 @@ TLS keys that a driver is given (`default_tls_container_data` and the like) are 
 
 from __future__ import annotations
 
-from vedette.kinds._balance import PROJECT, STATES, TIMES, balance_reader
+from vedette.kinds._balance import PROJECT, STATES, TIMES, TRANSIENT_FIELDS, Balanced, proof, transient
+from vedette.kinds._balance_scan import SCAN
 from vedette.ports import Column, Field, Kind
 
 FIELDS = {
@@ -36,6 +37,8 @@ FIELDS = {
     **TIMES,
 }
 
+LISTENER = Balanced("Listener", "listener", FIELDS, parents={"loadbalancer_id": "loadbalancers"})
+
 KIND = Kind(
     kind="Listener",
     plural="listeners",
@@ -43,7 +46,15 @@ KIND = Kind(
     short_names=("lsn",),
     doc="A load balancer's listener: a protocol and a port.",
     events=("octavia.listener.*.end", "listener.*.end"),
-    read=balance_reader("Listener", "listener", FIELDS, parents={"loadbalancer_id": "loadbalancers"}),
+    read=LISTENER.balance_reader(),
+    api=LISTENER.api(
+        proof=proof("listeners"),
+        params=(),
+        by_ids=False,
+        transient=transient,
+        transient_fields=TRANSIENT_FIELDS,
+        scan=SCAN,
+    ),
     fields=FIELDS,
     columns=(
         Column("Listener-Name", ("name",)),

@@ -6,17 +6,17 @@ A network gets and loses subnets without an event of its own, and is shared by a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from vedette.kinds._neutron import COMMON, OWNED, reader, tags
+from vedette.kinds._neutron import COMMON, OWNED, Resource, given_to_all, tags
 from vedette.kinds._said import decoded
 from vedette.model.notice import Notice
 from vedette.model.reading import Part, Reading
-from vedette.ports import Column, Field, Kind
+from vedette.ports import Cloud, Column, Field, Kind
 
 FIELDS = {
     "name": Field("string", "Its name."),
@@ -130,6 +130,25 @@ def _subnets(notice: Notice) -> Iterable[Reading]:
     ]
 
 
+NETWORK = Resource("Network", "network", FIELDS, shared=shared, unordered=("subnets", "availability_zones", "tags"))
+
+
+async def _as_everybody_sees(cloud: Cloud, readings: Sequence[Reading]) -> Sequence[Reading]:
+    """`shared` as it is for everybody, not for our account."""
+    says = await given_to_all(cloud)
+    if says is None:
+        return readings
+    told = []
+    for one in readings:
+        everybody, outside = says(one.id, "access_as_shared"), says(one.id, "access_as_external")
+        fields = {name: value for name, value in one.fields.items() if name != "shared"}
+        if everybody is not None:
+            fields["shared"] = everybody
+        visible = True if everybody or outside else everybody
+        told.append(msgspec.structs.replace(one, fields=fields, shared=visible))
+    return told
+
+
 KIND = Kind(
     kind="Network",
     plural="networks",
@@ -137,13 +156,8 @@ KIND = Kind(
     short_names=("net",),
     doc="A Neutron network.",
     events=("network.*.end", "subnet.*.end", "rbac_policy.*.end", "tag.*.end"),
-    read=reader(
-        "Network",
-        "network",
-        FIELDS,
-        more={"tag": tags("Network", "networks"), "subnet": _subnets, "rbac_policy": _sharing},
-        shared=shared,
-    ),
+    read=NETWORK.reader(more={"tag": tags("Network", "networks"), "subnet": _subnets, "rbac_policy": _sharing}),
+    api=NETWORK.api(finish=_as_everybody_sees),
     fields=FIELDS,
     columns=(
         Column("Network-Name", ("name",)),

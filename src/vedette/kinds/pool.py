@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from vedette.kinds._balance import PROJECT, STATES, TIMES, balance_reader
+from typing import Any
+
+from vedette.kinds._balance import PROJECT, STATES, TIMES, TRANSIENT_FIELDS, Balanced, proof, transient, without_young
+from vedette.kinds._balance_scan import SCAN
 from vedette.ports import Column, Field, Kind
 
 FIELDS = {
@@ -25,13 +28,35 @@ FIELDS = {
     **TIMES,
 }
 
+
+def _as_shown(public: dict[str, Any], as_of: int) -> None:
+    without_young(public, as_of)
+    public.setdefault("healthmonitor_id", None)  # Octavia leaves it out where there is none
+
+
+POOL = Balanced(
+    "Pool",
+    "pool",
+    FIELDS,
+    parents={"loadbalancer_id": "loadbalancers", "listener_id": "listeners"},
+    doubt=_as_shown,
+)
+
 KIND = Kind(
     kind="Pool",
     plural="pools",
     singular="pool",
     doc="A load balancer's pool: members and how to choose among them.",
     events=("octavia.pool.*.end", "pool.*.end"),
-    read=balance_reader("Pool", "pool", FIELDS, parents={"loadbalancer_id": "loadbalancers", "listener_id": "listeners"}),
+    read=POOL.balance_reader(),
+    api=POOL.api(
+        proof=proof("pools"),
+        params=(),
+        by_ids=False,
+        transient=transient,
+        transient_fields=TRANSIENT_FIELDS,
+        scan=SCAN,
+    ),
     fields=FIELDS,
     columns=(
         Column("Pool-Name", ("name",)),

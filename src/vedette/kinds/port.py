@@ -1,13 +1,16 @@
 """Ports, from Neutron's `port.*.end` and `tag.*.end`.
 
 Neutron shows in a notification what the *caller* may see: a tenant's port.create.end has no host, Nova's port.update.end has
-it. And it announces no status change: ports go ACTIVE silently.
+it. And it announces no status change: ports go ACTIVE silently. Nor does it announce the ports that it makes itself, of routers
+and floating IPs.
 """
 
 from __future__ import annotations
 
-from vedette.kinds._neutron import COMMON, OWNED, reader, tags
-from vedette.ports import Column, Field, Kind
+from typing import Any
+
+from vedette.kinds._neutron import COMMON, OWNED, Resource, in_order, tags
+from vedette.ports import Column, Field, JsonObject, Kind
 
 FIELDS = {
     "name": Field("string", "Its name, often empty."),
@@ -46,13 +49,47 @@ FIELDS = {
     "hints": Field("object", "Hints for the back end.", admin=True),
 }
 
+
+def transient(status: JsonObject) -> bool:
+    """Whether it belongs to something and waits to be wired: it goes ACTIVE, and nobody says so.
+
+    Not a port that is switched off, nor one that no driver would bind: something has to be done to them first, and that is
+    announced. (Nor a floating IP's own port, whose status is `N/A`.) But one that is only unbound may still move: a trunk binds
+    its subports silently, and an L3 agent a router's ports.
+    """
+    return (
+        status.get("status") in ("DOWN", "BUILD")
+        and bool(status.get("device_id") or status.get("device_owner"))
+        and status.get("admin_state_up") is not False
+        and status.get("binding:vif_type") != "binding_failed"
+    )
+
+
+def _tidy(public: dict[str, Any]) -> None:
+    trunk = public.get("trunk_details")
+    if trunk and isinstance(trunk.get("sub_ports"), list):
+        public["trunk_details"] = {**trunk, "sub_ports": in_order(trunk["sub_ports"])}
+
+
+PORT = Resource(
+    "Port",
+    "port",
+    FIELDS,
+    tidy=_tidy,
+    unordered=("fixed_ips", "security_groups", "allowed_address_pairs", "extra_dhcp_opts", "dns_assignment", "tags"),
+)
+
 KIND = Kind(
     kind="Port",
     plural="ports",
     singular="port",
     doc="A Neutron port: a virtual network card, its addresses and what it is plugged into.",
     events=("port.*.end", "tag.*.end"),
-    read=reader("Port", "port", FIELDS, more={"tag": tags("Port", "ports")}),
+    read=PORT.reader(more={"tag": tags("Port", "ports")}),
+    api=PORT.api(
+        transient=transient,
+        transient_fields=("status", "device_id", "device_owner", "admin_state_up", "binding:vif_type"),
+    ),
     fields=FIELDS,
     columns=(
         Column("Port-Name", ("name",)),

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from vedette.kinds._neutron import COMMON, OWNED, reader, tags
+from vedette.kinds._neutron import COMMON, OWNED, Resource, tags
 from vedette.kinds._said import decoded
 from vedette.model.notice import Notice
 from vedette.model.reading import Part, Reading
@@ -42,8 +42,8 @@ def _tidy(public: dict[str, Any]) -> None:
 
 
 def _rule(rule: dict[str, Any]) -> dict[str, Any]:
-    """As the API shows it: `standard_attr_id` is the database's, and in some notifications only."""
-    return {name: value for name, value in rule.items() if name != "standard_attr_id"}
+    """Without what only a group's own list has, and a rule's own notification not: the database's id, and tags."""
+    return {name: value for name, value in rule.items() if name not in ("standard_attr_id", "tags")}
 
 
 def _rules(notice: Notice) -> Iterable[Reading]:
@@ -71,6 +71,15 @@ def _rules(notice: Notice) -> Iterable[Reading]:
     return readings
 
 
+SECURITYGROUP = Resource(
+    "SecurityGroup",
+    "security_group",
+    FIELDS,
+    path="/security-groups",
+    tidy=_tidy,
+    unordered=("security_group_rules", "tags"),
+)
+
 KIND = Kind(
     kind="SecurityGroup",
     plural="securitygroups",
@@ -78,13 +87,8 @@ KIND = Kind(
     short_names=("sg",),
     doc="A Neutron security group: a named set of firewall rules.",
     events=("security_group.*.end", "security_group_rule.*.end", "tag.*.end"),
-    read=reader(
-        "SecurityGroup",
-        "security_group",
-        FIELDS,
-        more={"tag": tags("SecurityGroup", "security_groups"), "security_group_rule": _rules},
-        tidy=_tidy,
-    ),
+    read=SECURITYGROUP.reader(more={"tag": tags("SecurityGroup", "security_groups"), "security_group_rule": _rules}),
+    api=SECURITYGROUP.api(),
     fields=FIELDS,
     columns=(
         Column("Group-Name", ("name",)),

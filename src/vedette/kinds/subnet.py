@@ -6,17 +6,17 @@ shown to everybody, only a shared one's).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from vedette.kinds._neutron import COMMON, OWNED, reader, tags
+from vedette.kinds._neutron import COMMON, OWNED, Resource, given_to_all, tags
 from vedette.kinds._said import decoded
 from vedette.model.notice import Notice
 from vedette.model.reading import Reading
-from vedette.ports import Column, Field, Kind
+from vedette.ports import Cloud, Column, Field, Kind
 
 FIELDS = {
     "name": Field("string", "Its name."),
@@ -74,6 +74,24 @@ def _of_network(notice: Notice) -> Iterable[Reading]:
     ]
 
 
+SUBNET = Resource(
+    "Subnet",
+    "subnet",
+    FIELDS,
+    shared=shared,
+    # Not the name servers: hosts ask the first one first.
+    unordered=("allocation_pools", "host_routes", "service_types", "tags"),
+)
+
+
+async def _as_its_network(cloud: Cloud, readings: Sequence[Reading]) -> Sequence[Reading]:
+    """Whether everybody sees it. The API never says."""
+    says = await given_to_all(cloud)
+    if says is None:
+        return readings
+    return [msgspec.structs.replace(one, shared=says(one.fields.get("network_id"), "access_as_shared")) for one in readings]
+
+
 KIND = Kind(
     kind="Subnet",
     plural="subnets",
@@ -81,7 +99,8 @@ KIND = Kind(
     short_names=("sub",),
     doc="A Neutron subnet: a range of addresses on a network.",
     events=("subnet.*.end", "network.update.end", "tag.*.end"),
-    read=reader("Subnet", "subnet", FIELDS, more={"tag": tags("Subnet", "subnets"), "network": _of_network}, shared=shared),
+    read=SUBNET.reader(more={"tag": tags("Subnet", "subnets"), "network": _of_network}),
+    api=SUBNET.api(finish=_as_its_network),
     fields=FIELDS,
     columns=(
         Column("Subnet-Name", ("name",)),
