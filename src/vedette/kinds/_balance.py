@@ -89,15 +89,15 @@ class Balanced(Resource):
         list of references that it becomes (`loadbalancer_id` → `loadbalancers`). `stale`: fields that an Octavia update
         carries with their old values."""
         super().__init__(kind, name, fields, service=SERVICE, path=f"/lbaas/{name}s", unordered=UNORDERED, doubt=doubt)
-        self._fields, self._old_name, self._parents, self._stale = fields, old_name, parents or {}, stale
+        self._old_name, self._parents, self._stale = old_name, parents or {}, stale
 
     def balance_reader(self) -> Callable[[Notice], Iterable[Reading]]:
         """A `Kind.read`."""
         kind, name, references, stale = self.kind, self.name, self._parents, self._stale
         in_neutron = [self.reader()]
         if self._old_name:
-            in_neutron.append(Resource(kind, self._old_name, self._fields, unordered=UNORDERED).reader())
-        drivers = dict(self._fields) | {driver: Field("string", "") for driver in references}
+            in_neutron.append(Resource(kind, self._old_name, self.fields, unordered=UNORDERED).reader())
+        drivers = dict(self.fields) | {driver: Field("string", "") for driver in references}
         shape = Shape(f"{kind}Driver", drivers, ids=(f"{name}_id", "id"))
         decode = msgspec.json.Decoder(shape.struct).decode
 

@@ -8,14 +8,15 @@ moves without moving what is above it: a member that goes ONLINE or ERROR in a p
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
+from zlib import crc32
 
 from vedette.errors import NotFound
 from vedette.kinds._balance import SERVICE, references, transient, without_young, young
 from vedette.kinds._neutron import segment
+from vedette.kinds._octavia import HEALTHMONITOR, LISTENER, LOADBALANCER, POOL, members_of
 from vedette.model.reading import Reading
 from vedette.ports import Cloud, JsonObject, Scan
 
@@ -60,9 +61,9 @@ async def look(cloud: Cloud, known: Known) -> AsyncIterator[Sequence[Reading]]:
                 continue  # the rest is read when it has settled
         async for readings in _whole(cloud, id_, known, below):
             yield readings
-    worn = sorted(there.keys() - set(moved))
-    worn = [id_ for id_ in worn if there[id_][0].get("operating_status") in WORN]
-    for id_ in random.Random(as_of).sample(worn, min(MOST_WORN, len(worn))):
+    worn = [id_ for id_ in there.keys() - set(moved) if there[id_][0].get("operating_status") in WORN]
+    # By lot, and the same lot for the same moment.
+    for id_ in sorted(worn, key=lambda id_: crc32(f"{as_of} {id_}".encode()))[:MOST_WORN]:
         differ = [one for one in await statuses(cloud, id_) if below.differs(one)]
         if differ:
             # Their `updated_at` has moved too, and the tree has none.
@@ -120,15 +121,12 @@ async def _whole(
     cloud: Cloud, id_: str, known: Known, below: _Below, also: Collection[str] = ()
 ) -> AsyncIterator[Sequence[Reading]]:
     """A balancer and its children, every field. Members and health monitors only of pools that have moved, and of `also`."""
-    # Here, because these name the scan that this is part of.
-    from vedette.kinds import healthmonitor, listener, loadbalancer, member, pool
-
     try:
-        balancer = await loadbalancer.LOADBALANCER.get(cloud, id_)
+        balancer = await LOADBALANCER.get(cloud, id_)
     except NotFound:
         return
     here: set[Named] = set()
-    async for page in pool.POOL.pages(cloud, (("loadbalancer_id", id_),)):
+    async for page in POOL.pages(cloud, (("loadbalancer_id", id_),)):
         for one in page:
             if id_ not in references(one.fields, "loadbalancers"):
                 continue
@@ -136,18 +134,18 @@ async def _whole(
             before = known.get("Pool", {}).get(one.id)
             if one.id not in also and _same_children(one, before) and not has_moved(one.fields, before, one.as_of):
                 continue
-            children = list(await member.of_pool(cloud, one.id)) if references(one.fields, "members") else []
+            children = list(await members_of(cloud, one.id)) if references(one.fields, "members") else []
             monitor = one.fields.get("healthmonitor_id")
             if isinstance(monitor, str):
                 try:
-                    children += await healthmonitor.HEALTHMONITOR.get(cloud, monitor)
+                    children += await HEALTHMONITOR.get(cloud, monitor)
                 except NotFound:
                     monitor = None
             present = {(child.kind, child.id) for child in children}
             gone = [child for child in below.of_pools.get(one.id, ()) if child not in present]
             yield [*children, *_suspected(gone, one.as_of), one]
     listeners: list[Reading] = []
-    async for page in listener.LISTENER.pages(cloud, (("load_balancer_id", id_),)):
+    async for page in LISTENER.pages(cloud, (("load_balancer_id", id_),)):
         listeners += [one for one in page if id_ in references(one.fields, "loadbalancers")]
     here |= {(one.kind, one.id) for one in listeners}
     gone = [child for child in below.of_balancers.get(id_, ()) if child not in here]

@@ -59,7 +59,7 @@ class Resource:
         what the API's answer says too early, given the moment of asking."""
         self.kind, self.name, self.plural = kind, name, plural or f"{name}s"
         self.service, self.path = service, path or f"/{self.plural}"
-        self.shape = Shape(kind, fields)
+        self.fields, self.shape = fields, Shape(kind, fields)
         self._tidy, self._shared, self._unordered, self._doubt = tidy, shared, unordered, doubt
 
     # --- from notices ---

@@ -6,38 +6,10 @@ TLS keys that a driver is given (`default_tls_container_data` and the like) are 
 
 from __future__ import annotations
 
-from vedette.kinds._balance import PROJECT, STATES, TIMES, TRANSIENT_FIELDS, Balanced, proof, transient
+from vedette.kinds._balance import TRANSIENT_FIELDS, proof, transient
 from vedette.kinds._balance_scan import SCAN
-from vedette.ports import Column, Field, Kind
-
-FIELDS = {
-    "name": Field("string", "Its name."),
-    "description": Field("string", "Free text."),
-    **PROJECT,
-    **STATES,
-    "loadbalancers": Field("array", "The load balancer it belongs to, by id."),
-    "protocol": Field("string", "HTTP, HTTPS, TCP, UDP, SCTP, PROMETHEUS or TERMINATED_HTTPS."),
-    "protocol_port": Field("integer", "The port it listens on."),
-    "connection_limit": Field("integer", "Most connections at once; -1 for no limit."),
-    "default_pool_id": Field("string", "Where requests go that no policy sends elsewhere."),
-    "default_tls_container_ref": Field("string", "Where its certificate is kept."),
-    "sni_container_refs": Field("array", "Where its other certificates are kept."),
-    "insert_headers": Field("object", "Headers that it adds to requests."),
-    "l7policies": Field("array", "Its layer-7 policies."),
-    "allowed_cidrs": Field("array", "Who may connect."),
-    "timeout_client_data": Field("integer", "Milliseconds of silence that it allows a client."),
-    "timeout_member_connect": Field("integer", "Milliseconds to connect to a member."),
-    "timeout_member_data": Field("integer", "Milliseconds of silence that it allows a member."),
-    "timeout_tcp_inspect": Field("integer", "Milliseconds to wait for content to inspect."),
-    "client_authentication": Field("string", "Whether clients must show a certificate."),
-    "tls_ciphers": Field("string", "The ciphers it accepts."),
-    "tls_versions": Field("array", "The TLS versions it accepts."),
-    "alpn_protocols": Field("array", "The ALPN protocols it accepts."),
-    "tags": Field("array", "Its tags."),
-    **TIMES,
-}
-
-LISTENER = Balanced("Listener", "listener", FIELDS, parents={"loadbalancer_id": "loadbalancers"})
+from vedette.kinds._octavia import LISTENER
+from vedette.ports import Column, Kind
 
 KIND = Kind(
     kind="Listener",
@@ -55,7 +27,7 @@ KIND = Kind(
         transient_fields=TRANSIENT_FIELDS,
         scan=SCAN,
     ),
-    fields=FIELDS,
+    fields=LISTENER.fields,
     columns=(
         Column("Listener-Name", ("name",)),
         Column("Protocol", ("protocol",)),

@@ -10,38 +10,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from vedette.kinds._balance import PROJECT, STATES, TIMES, TRANSIENT_FIELDS, Balanced, proof, transient, without_young
+from vedette.kinds._balance import TRANSIENT_FIELDS, proof, transient
 from vedette.kinds._balance_scan import SCAN, statuses
+from vedette.kinds._octavia import LOADBALANCER
 from vedette.model.reading import Reading
-from vedette.ports import Cloud, Column, Field, JsonObject, Kind
-
-FIELDS = {
-    "name": Field("string", "Its name."),
-    "description": Field("string", "Free text."),
-    **PROJECT,
-    **STATES,
-    "vip_address": Field("string", "The address it listens on."),
-    "vip_network_id": Field("string", "The network of that address."),
-    "vip_port_id": Field("string", "The port of that address."),
-    "vip_subnet_id": Field("string", "The subnet of that address."),
-    "vip_qos_policy_id": Field("string", "QoS policy of that port."),
-    "additional_vips": Field("array", "More addresses that it listens on."),
-    "provider": Field("string", "Who provides it: amphora, ovn …"),
-    "flavor_id": Field("string", "Its flavor."),
-    "availability_zone": Field("string", "Its availability zone."),
-    "listeners": Field("array", "Its listeners, by id."),
-    "pools": Field("array", "Its pools, by id."),
-    "tags": Field("array", "Its tags."),
-    **TIMES,
-}
-
-LOADBALANCER = Balanced(
-    "LoadBalancer",
-    "loadbalancer",
-    FIELDS,
-    stale=frozenset({"name", "description", "admin_state_up", "vip_qos_policy_id", "listeners", "pools", "tags"}),
-    doubt=without_young,
-)
+from vedette.ports import Cloud, Column, JsonObject, Kind
 
 
 def unsettled(status: JsonObject) -> bool:
@@ -72,7 +45,7 @@ KIND = Kind(
     events=("octavia.loadbalancer.*.end", "loadbalancer.*.end"),
     read=LOADBALANCER.balance_reader(),
     api=msgspec.structs.replace(API, some=trees),
-    fields=FIELDS,
+    fields=LOADBALANCER.fields,
     columns=(
         Column("LB-Name", ("name",)),
         Column("VIP-Address", ("vip_address",)),
