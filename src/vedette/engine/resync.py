@@ -245,7 +245,7 @@ class Resync:
                 await cloud.woken.wait()
             else:
                 left = cloud.due_at - self._clock.monotonic()
-                if left <= 0:
+                if left < 0.001:  # a clock of whole microseconds may never come closer
                     return "timer"
                 await wait_for_event(cloud.woken, left, self._clock.sleep)
             cloud.woken.clear()
@@ -347,15 +347,17 @@ class Resync:
         report.sees_all = await self._proven(cloud.use, api, proofs)
         there: set[str] = set()
         waiting: deque[tuple[float, list[Reading]]] = deque()
-        async with aclosing(closable(api.list(cloud.use.cloud))) as pages:
-            async for readings in pages:
-                there.update(one.id for one in readings if one.kind == kind.kind and one.group == kind.group)
-                report.listed = len(there)
-                await self._compare(cloud, readings, waiting)
-                await self._tell_due(cloud, report, waiting)
-        while waiting:
-            await self._clock.sleep(max(0.0, waiting[0][0] - self._clock.monotonic()))
-            await self._tell_due(cloud, report, waiting)
+        try:
+            async with aclosing(closable(api.list(cloud.use.cloud))) as pages:
+                async for readings in pages:
+                    there.update(one.id for one in readings if one.kind == kind.kind and one.group == kind.group)
+                    report.listed = len(there)
+                    await self._compare(cloud, readings, waiting)
+                    await self._tell_due(cloud, report, waiting)
+        except VedetteError:
+            await self._tell_all(cloud, report, waiting)  # it was cut short: what it did show is true
+            raise
+        await self._tell_all(cloud, report, waiting)
         await self._delete(cloud, kind, report, there, began_us, confirmed)
 
     async def _proven(self, use: CloudUse, api: Api, proofs: dict[str, bool]) -> bool:
@@ -368,6 +370,11 @@ class Resync:
         found = await differences(self._store, cloud.source, readings)
         if found:
             waiting.append((self._clock.monotonic() + GRACE_SECONDS, [one.reading for one in found]))
+
+    async def _tell_all(self, cloud: _Cloud, report: KindReport, waiting: deque[tuple[float, list[Reading]]]) -> None:
+        while waiting:
+            await self._clock.sleep(max(0.001, waiting[0][0] - self._clock.monotonic()))
+            await self._tell_due(cloud, report, waiting)
 
     async def _tell_due(self, cloud: _Cloud, report: KindReport, waiting: deque[tuple[float, list[Reading]]]) -> None:
         while waiting and waiting[0][0] <= self._clock.monotonic():
