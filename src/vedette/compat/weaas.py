@@ -211,7 +211,9 @@ async def _raw(needs: Needs, request: web.Request, endpoint: Endpoint, scope: Sc
         project=project,
         id=id_of(selector.name) if selector.name is not None else "",
     )
-    types = tuple(sorted(kind.events)) if kind is not None else (endpoint.pattern,)
+    # What Vedette read from the API itself comes in the same form: a port that went ACTIVE was never announced.
+    own = () if kind is None else (f"{kind.singular}.*.resync", f"{kind.singular}.*.verify")
+    types = tuple(sorted((*kind.events, *own))) if kind is not None else (endpoint.pattern,)
     feed = NoticeFeed("weaas/raw", selection, types, lambda one: raw(one, scope), lambda _revision: b"\n")
     after = revision_of(query.get("resourceVersion", "")) or needs.store.head
     return await stream(
