@@ -1,4 +1,4 @@
-"""A fake OpenStack on 127.0.0.1: Keystone, Neutron, Octavia, Nova, Placement, each on a port of its own, with state.
+"""A fake OpenStack on 127.0.0.1: Keystone, Neutron, Octavia, Nova, Placement, Glance, Cinder, Heat, each on a port of its own.
 
     async with FakeCloud(clock) as cloud:
         port = cloud.port()                                  # announced, as Neutron does
@@ -25,6 +25,7 @@ from typing import Any
 from aiohttp import web
 
 from vedette.kit.clock import Clock
+from vedette.testing.cloud_heat import Heat
 from vedette.testing.cloud_neutron import Neutron
 from vedette.testing.cloud_nova import TASK_STATE, VM_STATE, Nova, Placement
 from vedette.testing.cloud_octavia import Octavia
@@ -32,6 +33,7 @@ from vedette.testing.cloud_service import Announcement as Announcement
 from vedette.testing.cloud_service import Call as Call
 from vedette.testing.cloud_service import Door, House, Rows, Service
 from vedette.testing.cloud_service import Fault as Fault
+from vedette.testing.cloud_storage import Cinder, Glance
 from vedette.testing.keystone import Listed
 
 HOSTS = ("fake-1", "fake-2", "fake-3")
@@ -39,8 +41,8 @@ HOSTS = ("fake-1", "fake-2", "fake-3")
 
 class FakeCloud(House):
     """See the module. It begins with the projects `admin` and `demo`, the users `admin` and `demo` (with a tenant's roles), an
-    external network `public`, a network `private` of demo's, two flavors and three hosts; `furnished=False`: with nothing but the
-    users."""
+    external network `public`, a network `private` of demo's, two flavors, an image and three hosts; `furnished=False`: with
+    nothing but the users."""
 
     def __init__(self, clock: Clock, *, seed: int = 0, furnished: bool = True) -> None:
         super().__init__(clock, seed=seed)
@@ -50,7 +52,18 @@ class FakeCloud(House):
         self.load_balancer = Octavia(self, self.network)
         self.compute = Nova(self, self.network)
         self.placement = Placement(self, self.compute)
-        self.services: tuple[Service, ...] = (self.network, self.load_balancer, self.compute, self.placement)
+        self.image = Glance(self)
+        self.block_storage = Cinder(self)
+        self.orchestration = Heat(self)
+        self.services: tuple[Service, ...] = (
+            self.network,
+            self.load_balancer,
+            self.compute,
+            self.placement,
+            self.image,
+            self.block_storage,
+            self.orchestration,
+        )
         self.identity.catalog = self._catalog
         self.identity.around = self._keystone_answers
         self.public = ""
@@ -79,6 +92,8 @@ class FakeCloud(House):
             self.compute.create("service", {"host": host}, project=admin, announce=False)
             self.compute.create("hypervisor", {"hypervisor_hostname": host}, project=admin, announce=False)
             self.network.create("agent", {"host": host}, project=admin, announce=False)
+        image = {"name": "cirros", "visibility": "public"}
+        self.compute.default_image = self.image.create("image", image, project=admin, announce=False)
 
     # --- running
 
@@ -127,7 +142,8 @@ class FakeCloud(House):
     def create(self, kind: str, fields: Mapping[str, Any] = {}, *, project: str = "demo", announce: bool = True) -> str:
         """Any object (`port`, `network`, `subnet`, `router`, `floatingip`, `security_group`, `agent`; `loadbalancer`, `listener`,
         `pool`, `member`, `healthmonitor`, `amphora`; `server`, `flavor`, `aggregate`, `service`, `hypervisor`, `server_group`,
-        `keypair`); its id. What isn't given has a sensible value. `project`: name or id."""
+        `keypair`; `image`, `volume`, `snapshot`, `stack`); its id. What isn't given has a sensible value. `project`: name or
+        id."""
         made = self._service(kind).create(kind, fields, project=self.project_id(project), announce=announce)
         return str(made)
 

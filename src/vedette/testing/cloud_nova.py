@@ -87,6 +87,11 @@ _BY_STATE = {
     "shelved": "SHELVED",
     "shelved_offloaded": "SHELVED_OFFLOADED",
 }
+_USAGE = {
+    **{"vcpus": 8, "vcpus_used": 0, "memory_mb": 16384, "memory_mb_used": 512, "free_ram_mb": 15872, "running_vms": 0},
+    **{"local_gb": 100, "local_gb_used": 0, "free_disk_gb": 100, "disk_available_least": 0, "current_workload": 0},
+}
+"""What a hypervisor showed before 2.88."""
 _FILTERS = frozenset(
     {
         "all_tenants",
@@ -128,6 +133,8 @@ class Nova(Service):
         """In full, as admins see them with the newest microversion; `_flavor` is the id of the flavor."""
         self.gone: dict[str, Row] = {}
         """Servers that were deleted: `changes-since` shows them."""
+        self.default_image = ""
+        """What servers are made from when nothing is said."""
         self.unreachable: set[str] = set()
         """Servers whose cell is down."""
         self.flavors = Rows(shared=lambda row: bool(row["os-flavor-access:is_public"]), place=lambda row: row["id"])
@@ -154,7 +161,8 @@ class Nova(Service):
 
     def create(self, kind: str, fields: Mapping[str, Any], *, project: str, announce: bool = True) -> str:
         """Its id. A server is ACTIVE, unless `OS-EXT-STS:vm_state` says otherwise."""
-        row = _DEFAULTS[kind](self, dict(fields), project) | dict(fields)
+        given = {name: value for name, value in fields.items() if not (kind == "server" and name == "ports")}
+        row = _DEFAULTS[kind](self, dict(fields), project) | given
         if kind == "server":
             row["status"] = shown_status(row[VM_STATE], row[TASK_STATE])
             row["host_status"] = "UP" if row[HOST] else ""
@@ -624,6 +632,8 @@ class Nova(Service):
             row.pop("description")
         if ask.microversion < (2, 61):
             row.pop("extra_specs")
+        if ask.microversion < (2, 75):
+            row["swap"] = row["swap"] or ""
         return row | {"links": self._links("flavors", id_)}
 
     def _flavor_there(self, id_: str, who: Who) -> None:
@@ -680,8 +690,8 @@ class Nova(Service):
     def _hypervisor_row(self, id_: str, ask: Ask) -> Row:
         row = self.hypervisors.copy(id_)
         if ask.microversion < (2, 88):
-            row.pop("uptime")
-            row |= {"vcpus": 8, "memory_mb": 16384, "local_gb": 100, "running_vms": 0, "vcpus_used": 0, "memory_mb_used": 0}
+            del row["uptime"]
+            row |= _USAGE | {"cpu_info": {} if ask.microversion >= (2, 28) else "{}"}
         if ask.microversion < (2, 53):
             row["id"] = self.hypervisors.place(id_) + 1
         return row
@@ -787,7 +797,7 @@ def _server(nova: Nova, fields: Row, project: str) -> Row:
     flavor = nova.flavors.get(flavor_id, {})
     building = fields.get(VM_STATE) == "building"
     addresses: Row = {}
-    for port in fields.pop("ports", ()):
+    for port in fields.get("ports", ()):
         row = nova._neutron.ports[port]
         label = nova._neutron.networks[row["network_id"]]["name"] if row["network_id"] in nova._neutron.networks else ""
         for ip in row["fixed_ips"]:
@@ -809,7 +819,7 @@ def _server(nova: Nova, fields: Row, project: str) -> Row:
         "user_id": house.someone(project),
         "metadata": {},
         "hostId": "",
-        "image": None,
+        "image": {"id": nova.default_image} if nova.default_image else None,
         "flavor": {
             "vcpus": flavor.get("vcpus", 1),
             "ram": flavor.get("ram", 512),

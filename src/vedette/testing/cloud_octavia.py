@@ -405,9 +405,9 @@ class Octavia(Service):
         said = ask.body.get(kind)
         if not isinstance(said, dict):
             raise Refused(400, f"Invalid input for field/attribute {kind}.")
+        self._busy(kind, row)
         if kind == "loadbalancer":
             self._before[id_] = row
-        self._busy(kind, row)
         self.change(kind, id_, said | {"provisioning_status": "PENDING_UPDATE"}, announce=False)
         return Reply({kind: self._shown(kind, self.rows[kind].copy(id_))})
 

@@ -27,6 +27,8 @@ from vedette.testing.keystone import FakeKeystone
 Row = dict[str, Any]
 Query = Sequence[tuple[str, str]]
 
+TENANT = ("member", "reader", "load-balancer_member")
+"""The roles of a tenant."""
 REMEMBERED = 100_000
 """Calls and announcements that are kept; the oldest go."""
 
@@ -373,12 +375,15 @@ class House:
 
     # --- who is there
 
-    def project(self, name: str) -> str:
+    def project(self, name: str, *, announce: bool = False) -> str:
         """Its id; made if it isn't there."""
         for one in self.identity.projects.values():
             if one.name == name:
                 return one.id
-        return self.identity.add_project(name)
+        made = self.identity.add_project(name)
+        if announce:
+            self._say("project", "created", made)
+        return made
 
     def project_id(self, name: str) -> str:
         """By name or by id. Raises KeyError."""
@@ -386,14 +391,46 @@ class House:
             return name
         return {one.name: one.id for one in self.identity.projects.values()}[name]
 
-    def user(self, name: str, *, project: str, roles: tuple[str, ...] = ("member", "reader", "load-balancer_member")) -> str:
+    def user(self, name: str, *, project: str, roles: tuple[str, ...] = TENANT, announce: bool = False) -> str:
         """A user with these roles in a project (made if it isn't there); the id."""
         password = f"{name}'s password"
         user = self.identity.add_user(name, password)
         for role in roles:
             self.identity.grant(user, role, project=self.project(project))
         self._passwords[name], self._homes[name] = password, self.project(project)
+        if announce:
+            self._say("user", "created", user)
         return user
+
+    def delete_user(self, name: str, *, announce: bool = True) -> None:
+        """By name or by id. Raises KeyError."""
+        gone = self.identity.users.pop(self.user_id(name))
+        self.identity.grants = {grant for grant in self.identity.grants if grant[0] != gone.id}
+        if announce:
+            self._say("user", "deleted", gone.id)
+
+    def delete_project(self, name: str, *, announce: bool = True) -> None:
+        """By name or by id; what is in it stays, as in a real cloud. Raises KeyError."""
+        gone = self.identity.projects.pop(self.project_id(name))
+        if announce:
+            self._say("project", "deleted", gone.id)
+
+    def _say(self, kind: str, did: str, id_: str) -> None:
+        admin = self.someone("", admin=True)
+        uri = "data/security/project" if kind == "project" else "data/security/account/user"
+        payload = {
+            "typeURI": "http://schemas.dmtf.org/cloud/audit/1.0/event",
+            "eventType": "activity",
+            "id": self.id(),
+            "eventTime": rfc3339_us(self.clock.now_us())[:-1] + "+0000",
+            "action": f"{did}.{kind}",
+            "outcome": "success",
+            "observer": {"id": "bbcd7d18824c4b38a76ddc7264e99b9f", "typeURI": "service/security"},
+            "initiator": {"id": admin, "typeURI": "service/security/account/user", "user_id": admin},
+            "target": {"id": id_, "typeURI": uri},
+            "resource_info": id_,
+        }
+        self.announce("keystone", f"identity.{kind}.{did}", payload, publisher="identity.vm", context=False)
 
     def user_id(self, name: str) -> str:
         """By name or by id. Raises KeyError."""

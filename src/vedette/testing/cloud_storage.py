@@ -1,0 +1,474 @@
+"""The fake cloud's Glance and Cinder.
+
+As seen on real ones ("Zed"). Glance: 25 images a page unless more are asked for; links without a host; errors in HTML; community
+images are listed only where `visibility` asks for them, hidden ones only with `os_hidden`. Cinder: its address has the asker's
+project, and no other is answered; `all_tenants` of somebody who isn't an admin is ignored.
+https://docs.openstack.org/api-ref/image/v2/ https://docs.openstack.org/api-ref/block-storage/v3/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from vedette.testing.cloud_nova import asked_version
+from vedette.testing.cloud_service import Ask, Handler, House, Refused, Reply, Row, Rows, Service, Who, joined, matches
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Glance(Service):
+    type = "image"
+    name = "glance"
+    root = "/v2"
+
+    def __init__(self, house: House) -> None:
+        super().__init__(house)
+        self.images = Rows(
+            project=lambda row: row["owner"] or "",
+            shared=lambda row: row["visibility"] in ("public", "community"),
+            place=lambda row: row["created_at"],
+            newest_first=True,
+        )
+        self.members: dict[str, set[str]] = {}
+        """Image → projects that accepted it."""
+        self.rows = {"image": self.images}
+
+    # --- state
+
+    def create(self, kind: str, fields: Mapping[str, Any], *, project: str, announce: bool = True) -> str:
+        """Its id. Active, unless `status` says otherwise; what isn't an image's own attribute is a property."""
+        id_, now = self.house.id(), self.house.second()
+        row: Row = {
+            "name": f"image-{id_[:8]}",
+            "disk_format": "raw",
+            "container_format": "bare",
+            "visibility": "shared",
+            "size": 4096,
+            "virtual_size": 4096,
+            "status": "active",
+            "checksum": "20439f79e4e9dc95be34b21029221f80",
+            "protected": False,
+            "min_ram": 0,
+            "min_disk": 0,
+            "owner": project,
+            "os_hidden": False,
+            "os_hash_algo": "sha512",
+            "os_hash_value": None,
+            "id": id_,
+            "created_at": now,
+            "updated_at": now,
+            "tags": [],
+        } | dict(fields)
+        self.images.put(row)
+        if announce:
+            queued = row | {"status": "queued", "size": None, "virtual_size": None, "checksum": None}
+            self._say("create", queued)
+            if row["status"] == "active":
+                self._say("activate", row)
+        return str(row["id"])
+
+    def change(self, kind: str, id_: str, fields: Mapping[str, Any], *, announce: bool = True) -> None:
+        """Raises KeyError."""
+        row = self.images.copy(id_) | dict(fields) | {"updated_at": self.house.second()}
+        self.images.put(row)
+        if announce:
+            self._say("update", row)
+
+    def delete(self, kind: str, id_: str, *, announce: bool = True) -> None:
+        """Raises KeyError."""
+        row = self.images.remove(id_)
+        if announce:
+            now = self.house.second()
+            self._say("delete", row | {"status": "deleted", "updated_at": now}, deleted_at=now)
+
+    def _say(self, verb: str, row: Row, deleted_at: str | None = None) -> None:
+        payload = {name: row[name] for name in _ANNOUNCED} | {
+            "is_public": row["visibility"] == "public",
+            "properties": {name: value for name, value in row.items() if name not in _IMAGE},
+            "deleted": deleted_at is not None,
+            "deleted_at": deleted_at,
+        }
+        self.house.announce("glance", f"image.{verb}", payload, publisher="image.localhost", context=False)
+
+    # --- what it answers
+
+    def discovery(self, path: str) -> Reply | None:
+        if path not in ("/", "/versions"):
+            return None
+        versions = [
+            {
+                "id": f"v2.{minor}",
+                "status": "CURRENT" if minor == 15 else "SUPPORTED",
+                "links": [{"rel": "self", "href": f"{self.url}/v2/"}],
+            }
+            for minor in (15, *range(13, -1, -1))
+        ]
+        return Reply({"versions": versions}, 300)
+
+    def routes(self) -> Iterable[tuple[str, str, Handler]]:
+        return (
+            ("GET", r"/images", self._list),
+            ("GET", r"/images/([^/]+)", self._show),
+            ("DELETE", r"/images/([^/]+)", self._delete),
+        )
+
+    def error(self, why: Refused) -> Reply:
+        title = {400: "Bad Request", 403: "Forbidden", 404: "Not Found"}.get(why.status, "Error")
+        text = f"<html>\n <head>\n  <title>{why.status} {title}</title>\n </head>\n <body>\n  <h1>{why.status} {title}</h1>\n"
+        return Reply(f"{text}  {why}<br /><br />\n\n\n\n </body>\n</html>".encode(), why.status, content_type=HTML)
+
+    def nobody(self) -> Reply:
+        said = self.error(Refused(401, "This server could not verify that you are authorized to access the document."))
+        return msgspec.structs.replace(said, headers={"WWW-Authenticate": f'Keystone uri="{self.house.identity.root}"'})
+
+    def _seen(self, id_: str, who: Who) -> bool:
+        return self.images.seen(id_, who) or (
+            id_ in self.images and self.images[id_]["visibility"] == "shared" and who.project in self.members.get(id_, ())
+        )
+
+    def _list(self, ask: Ask) -> Reply:
+        limit = min(self.limit(ask), self.largest_page) if ask.one("limit") else 25
+        wanted = {name: value for name, value in ask.query if name not in ("limit", "marker", "sort", "sort_key", "sort_dir")}
+        visibility, member_status = wanted.pop("visibility", ""), wanted.pop("member_status", "accepted")
+        if member_status not in ("accepted", "pending", "rejected", "all"):
+            raise Refused(400, f"Invalid status: {member_status}")
+        hidden = wanted.pop("os_hidden", "false").lower() == "true"
+
+        def keep(row: Row) -> bool:
+            if visibility not in ("", "all") and row["visibility"] != visibility:
+                return False
+            if not visibility and row["visibility"] == "community" and wanted.get("owner") != row["owner"]:
+                return False
+            return row["os_hidden"] == hidden and all(_matches(row, name, value) for name, value in wanted.items())
+
+        marker = ask.one("marker")
+        found, _, last, full = self.page(
+            ask,
+            self.images,
+            self._shown,
+            plain=False,
+            keep=keep,
+            no_marker=Refused(400, f"No image found with ID {marker}"),
+            limit=limit,
+            visible=lambda id_: self._seen(id_, ask.who),
+        )
+        query = ask.but("marker")
+        more = {"first": f"{ask.at}?{urlencode(query)}" if query else ask.at, "schema": "/v2/schemas/images"}
+        if full:
+            more["next"] = f"{ask.at}?{urlencode([*query, ('marker', last)])}"
+        return Reply(joined("images", found, **more))
+
+    def _shown(self, row: Row) -> Row:
+        at = f"/v2/images/{row['id']}"
+        return row | {"self": at, "file": f"{at}/file", "schema": "/v2/schemas/image", "stores": "file"}
+
+    def _found(self, ask: Ask) -> Row:
+        if not self._seen(ask.named[0], ask.who):
+            raise Refused(404, f"No image found with ID {ask.named[0]}")
+        return self.images.copy(ask.named[0])
+
+    def _show(self, ask: Ask) -> Reply:
+        return Reply(self._shown(self._found(ask)))
+
+    def _delete(self, ask: Ask) -> Reply:
+        row = self._found(ask)
+        if not ask.who.admin and row["owner"] != ask.who.project:
+            raise Refused(403, "You are not authorized to complete delete_image action.")
+        self.delete("image", row["id"])
+        return Reply(status=204)
+
+
+HTML = "text/html; charset=UTF-8"
+_ANNOUNCED = (
+    *("id", "name", "status", "created_at", "updated_at", "min_disk", "min_ram", "protected", "checksum", "owner"),
+    *("disk_format", "container_format", "size", "virtual_size", "visibility", "tags"),
+)
+_IMAGE = frozenset(_ANNOUNCED) | {"os_hidden", "os_hash_algo", "os_hash_value"}
+"""An image's own attributes; the others are properties."""
+
+
+def _matches(row: Row, name: str, value: str) -> bool:
+    operator, _, text = value.partition(":")
+    if operator == "in" and name in ("id", "name", "status", "container_format", "disk_format"):
+        return matches(row, name, [one.strip('"') for one in text.split(",")])
+    if name == "tag":
+        return value in row["tags"]
+    return matches(row, name, [value])
+
+
+class Cinder(Service):
+    type = "block-storage"
+    name = "cinder"
+    root = "/v3"
+    oldest = (3, 0)
+
+    def __init__(self, house: House) -> None:
+        super().__init__(house)
+        self.catalog_type = "volumev3"
+        self.newest = (3, 70)
+        self.volumes = Rows(project=lambda row: row[TENANT], place=lambda row: row["created_at"], newest_first=True)
+        self.snapshots = Rows(project=lambda row: row[OWNER], place=lambda row: row["created_at"], newest_first=True)
+        self.rows = {"volume": self.volumes, "snapshot": self.snapshots}
+
+    # --- state
+
+    def create(self, kind: str, fields: Mapping[str, Any], *, project: str, announce: bool = True) -> str:
+        """Its id. Available, unless `status` says otherwise."""
+        row = (_volume if kind == "volume" else _snapshot)(self, dict(fields), project) | dict(fields)
+        self.rows[kind].put(row)
+        if announce:
+            self._say(kind, "create.start", row | {"status": "creating"})
+            if row["status"] != "creating":
+                self._say(kind, "create.end", row)
+        return str(row["id"])
+
+    def change(self, kind: str, id_: str, fields: Mapping[str, Any], *, announce: bool = True) -> None:
+        """Raises KeyError."""
+        was = self.rows[kind].copy(id_)
+        row = was | dict(fields) | {"updated_at": self.house.micro()}
+        self.rows[kind].put(row)
+        if announce:
+            done = was["status"] == "creating" and row["status"] == "available"
+            self._say(kind, "create.end" if done else "update.end", row)
+
+    def delete(self, kind: str, id_: str, *, announce: bool = True) -> None:
+        """Raises KeyError."""
+        row = self.rows[kind].remove(id_)
+        if announce:
+            self._say(kind, "delete.start", row | {"status": "deleting"})
+            self._say(kind, "delete.end", row | {"status": "deleting"})
+
+    def _say(self, kind: str, what: str, row: Row) -> None:
+        created = f"{row['created_at'][:19]}+00:00"
+        if kind == "volume":
+            project = row[TENANT]
+            payload: Row = {
+                "host": row["os-vol-host-attr:host"],
+                "user_id": row["user_id"],
+                "availability_zone": row["availability_zone"],
+                "volume_id": row["id"],
+                "volume_type": row["_type"],
+                "display_name": row["name"],
+                "launched_at": created,
+                "status": row["status"],
+                "snapshot_id": row["snapshot_id"],
+                "size": row["size"],
+                "replication_status": None,
+                "replication_extended_status": None,
+                "replication_driver_data": None,
+                "metadata": [{"key": name, "value": value} for name, value in row["metadata"].items()],
+                "volume_attachment": [],
+            }
+            publisher = "volume.ctl@fake#fake"
+        else:
+            project = row[OWNER]
+            payload = {
+                "user_id": row["user_id"],
+                "availability_zone": "nova",
+                "volume_id": row["volume_id"],
+                "volume_size": row["size"],
+                "snapshot_id": row["id"],
+                "display_name": row["name"],
+                "status": row["status"],
+                "deleted": "",
+                "metadata": "",
+            }
+            publisher = "snapshot.ctl@fake"
+        payload |= {"tenant_id": project, "created_at": created}
+        user = row["user_id"]
+        self.house.announce("openstack", f"{kind}.{what}", payload, publisher=publisher, project=project, user=user)
+
+    # --- what it answers
+
+    def discovery(self, path: str) -> Reply | None:
+        if path.rstrip("/") not in ("", "/v3"):
+            return None
+        version = {
+            "id": "v3.0",
+            "status": "CURRENT",
+            "version": f"3.{self.newest[1]}",
+            "min_version": "3.0",
+            "updated": "2022-08-31T00:00:00Z",
+            "links": [{"rel": "self", "href": f"{self.url}/v3/"}],
+        }
+        return Reply({"versions": [version]}, 300 if path == "/" else 200)
+
+    def endpoint(self, project: str) -> str:
+        return f"{self.url}/v3/{project}" if project else f"{self.url}/v3"
+
+    def under(self, path: str, who: Who | None) -> str | None:
+        rest = super().under(path, who)
+        if rest is None:
+            return None
+        first, _, more = rest[1:].partition("/")
+        # What isn't the asker's own project is refused below, by the path "".
+        return f"/{more}" if who is None or first == who.project else ""
+
+    def microversion(self, headers: Mapping[str, str]) -> tuple[int, int]:
+        kind, _, said = headers.get("OpenStack-API-Version", "").partition(" ")
+        return asked_version(said.strip() if kind == "volume" else "", self.oldest, self.newest)
+
+    def headers(self, microversion: tuple[int, int]) -> Mapping[str, str]:
+        return {"OpenStack-API-Version": f"volume {microversion[0]}.{microversion[1]}", "Vary": "OpenStack-API-Version"}
+
+    def error(self, why: Refused) -> Reply:
+        names = {400: "badRequest", 403: "forbidden", 404: "itemNotFound", 409: "conflictingRequest"}
+        return Reply({names.get(why.status, "computeFault"): {"code": why.status, "message": str(why)}}, why.status)
+
+    def routes(self) -> Iterable[tuple[str, str, Handler]]:
+        return (
+            ("GET", r"", self._malformed),
+            ("GET", r"/(volumes|snapshots)(?:/detail)?", self._list),
+            ("GET", r"/(volumes|snapshots)/([^/]+)", self._show),
+            ("DELETE", r"/(volumes|snapshots)/([^/]+)", self._delete),
+            ("GET", r"/os-services", self._services),
+        )
+
+    def _malformed(self, ask: Ask) -> Reply:
+        raise Refused(400, "Malformed request url")
+
+    def _list(self, ask: Ask) -> Reply:
+        plural = ask.named[0]
+        kind = plural[:-1]
+        every = ask.who.admin and ask.one("all_tenants").lower() in ("1", "true")
+        rows = self.rows[kind]
+        mine = ask.who if every else Who(ask.who.user, ask.who.project, frozenset())
+        names = ("status", "name", "availability_zone", "user_id", "volume_id", "id")
+        wanted = {name: [value] for name, value in ask.query if name in names}
+        if every and ask.one("project_id"):
+            wanted[TENANT if kind == "volume" else OWNER] = [ask.one("project_id")]
+        marker = ask.one("marker")
+        found, _, last, full = self.page(
+            ask,
+            rows,
+            lambda row: self._shown(kind, row, ask),
+            plain=False,
+            keep=(lambda row: all(matches(row, name, value) for name, value in wanted.items())) if wanted else None,
+            no_marker=Refused(404, f"{kind.capitalize()} {marker} could not be found."),
+            limit=self.limit(ask),
+            visible=lambda id_: rows.seen(id_, mine),
+        )
+        more: Row = {}
+        if full:
+            query = urlencode([*ask.but("marker"), ("marker", last)])
+            more[f"{plural}_links"] = [{"rel": "next", "href": f"{self.url}{ask.at}?{query}"}]
+        return Reply(joined(plural, found, **more))
+
+    def _shown(self, kind: str, row: Row, ask: Ask) -> Row:
+        public = {
+            name: value
+            for name, value in row.items()
+            if not name.startswith("_")
+            and (ask.who.admin or name not in _CINDER_ADMIN)
+            and ask.microversion >= _CINDER_SINCE[kind].get(name, (3, 0))
+        }
+        if kind == "snapshot":
+            return public
+        links = [
+            {"rel": "self", "href": f"{self.url}/v3/{ask.who.project}/volumes/{row['id']}"},
+            {"rel": "bookmark", "href": f"{self.url}/{ask.who.project}/volumes/{row['id']}"},
+        ]
+        return public | {"links": links}
+
+    def _found(self, ask: Ask) -> tuple[str, Row]:
+        kind = ask.named[0][:-1]
+        if not self.rows[kind].seen(ask.named[1], ask.who):
+            raise Refused(404, f"{kind.capitalize()} {ask.named[1]} could not be found.")
+        return kind, self.rows[kind].copy(ask.named[1])
+
+    def _show(self, ask: Ask) -> Reply:
+        kind, row = self._found(ask)
+        return Reply({kind: self._shown(kind, row, ask)})
+
+    def _delete(self, ask: Ask) -> Reply:
+        kind, row = self._found(ask)
+        self.delete(kind, row["id"])
+        return Reply(status=202)
+
+    def _services(self, ask: Ask) -> Reply:
+        if not ask.who.admin:
+            raise Refused(403, "Policy doesn't allow volume_extension:services:index to be performed.")
+        common: Row = {
+            "zone": "nova",
+            "status": "enabled",
+            "state": "up",
+            "updated_at": self.house.micro(),
+            "disabled_reason": None,
+        }
+        volume: Row = {"frozen": False, "active_backend_id": None, "replication_status": "disabled"}
+        if ask.microversion >= (3, 7):
+            common["cluster"] = None
+        if ask.microversion >= (3, 49):
+            volume["backend_state"] = "up"
+        volume |= {"binary": "cinder-volume", "host": "ctl@fake"} | common
+        return Reply({"services": [volume, {"binary": "cinder-scheduler", "host": "ctl"} | common]})
+
+
+TENANT = "os-vol-tenant-attr:tenant_id"
+OWNER = "os-extended-snapshot-attributes:project_id"
+_CINDER_ADMIN = frozenset({"os-vol-host-attr:host", "migration_status", "provider_id"}) | {
+    f"os-vol-mig-status-attr:{name}" for name in ("migstat", "name_id")
+}
+_CINDER_SINCE: dict[str, dict[str, tuple[int, int]]] = {
+    "volume": {"group_id": (3, 13), "provider_id": (3, 21), "shared_targets": (3, 48), "service_uuid": (3, 48)},
+    "snapshot": {"group_snapshot_id": (3, 14), "user_id": (3, 41)},
+}
+
+
+def _volume(cinder: Cinder, fields: Row, project: str) -> Row:
+    now = cinder.house.micro()
+    return {
+        "id": cinder.house.id(),
+        "status": "available",
+        "size": 1,
+        "availability_zone": "nova",
+        "created_at": now,
+        "updated_at": now,
+        "name": "",
+        "description": None,
+        "volume_type": "fake",
+        "_type": "ca617801-bbd7-49cb-a323-6300b1bd3efa",
+        "snapshot_id": None,
+        "source_volid": None,
+        "metadata": {},
+        "user_id": cinder.house.someone(project),
+        "bootable": "false",
+        "encrypted": False,
+        "replication_status": None,
+        "consistencygroup_id": None,
+        "multiattach": False,
+        "attachments": [],
+        "migration_status": None,
+        "group_id": None,
+        "provider_id": None,
+        "shared_targets": False,
+        "service_uuid": None,
+        TENANT: project,
+        "os-vol-mig-status-attr:migstat": None,
+        "os-vol-mig-status-attr:name_id": None,
+        "os-vol-host-attr:host": "ctl@fake#fake",
+    }
+
+
+def _snapshot(cinder: Cinder, fields: Row, project: str) -> Row:
+    volume = cinder.volumes.get(fields.get("volume_id", ""))
+    now = cinder.house.micro()
+    return {
+        "id": cinder.house.id(),
+        "created_at": now,
+        "updated_at": now,
+        "name": "",
+        "description": None,
+        "volume_id": None,
+        "status": "available",
+        "size": volume["size"] if volume else 1,
+        "metadata": {},
+        OWNER: volume[TENANT] if volume else project,
+        "os-extended-snapshot-attributes:progress": "100%",
+        "group_snapshot_id": None,
+        "user_id": volume["user_id"] if volume else cinder.house.someone(project),
+    }
