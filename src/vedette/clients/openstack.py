@@ -54,12 +54,6 @@ LONGEST_WAIT = 30.0
 """Seconds between two tries, whatever Retry-After says."""
 WHOLE = 4
 """One try may take so many times `timeout_s`, from waiting for a thread to the last byte."""
-WAITING = 256
-"""Requests that wait for a thread; more are turned away."""
-LARGEST = 64 * 1024 * 1024
-"""Bytes of one answer."""
-PAGES = 10_000
-"""Of one list. At 500 a page, five million objects."""
 REFUSED_SECONDS = 60.0
 """After Keystone refused our credentials: until the next attempt. It locks accounts that fail too often."""
 REFUSED_THERE_SECONDS = 5.0
@@ -84,6 +78,20 @@ NO_SUCH_PATH = ("", "Not Found", "The resource could not be found.")
 _TAGS = re.compile(r"<(style|script|head)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _T = TypeVar("_T")
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What no set-up needs to change, and tests do."""
+
+    waiting: int = 256
+    """Requests that wait for a thread; more are turned away."""
+    answer_bytes: int = 64 * 1024 * 1024
+    """Of one answer."""
+    pages: int = 10_000
+    """Of one list. At 500 a page, five million objects."""
+
+
+_LIMITS = Limits()
 
 
 class ClockDifference:
@@ -133,6 +141,7 @@ class OpenStackCloud:
         timeout_s: float = 30.0,
         threads: int = 4,
         page: int = 500,
+        limits: Limits = _LIMITS,
     ) -> None:
         """`name`: the source's, for logs and metrics. Opens nothing. Raises ConfigError for certificates that can't be read."""
         self._credentials = credentials
@@ -142,12 +151,13 @@ class OpenStackCloud:
             raise ConfigError("wants public, internal or admin", path="interface")
         self._timeout_s = timeout_s
         self._page = page
+        self._limits = limits
         self._tls = _context(credentials)
         if credentials.auth_url.startswith("http:") and urlsplit(credentials.auth_url).hostname not in LOOPBACK:
             log.warning(
                 "the cloud is asked over plain http: passwords can be read on the way", extra=kv(url=credentials.auth_url)
             )
-        self._pool = _Threads(threads, f"{name}: openstack")
+        self._pool = _Threads(threads, limits.waiting, f"{name}: openstack")
         self._threads = threads
         self._making = threading.Lock()
         self._sdk: Sdk | None = None
@@ -174,7 +184,7 @@ class OpenStackCloud:
         query, limit = self._limited(service, path, params)
         asked: set[tuple[tuple[str, str], ...]] = set()
         seen: set[Any] = set()
-        for _ in range(PAGES):
+        for _ in range(self._limits.pages):
             asked.add(tuple(query))
             try:
                 raw = await self._ask(service, path, query, microversion)
@@ -204,11 +214,10 @@ class OpenStackCloud:
             if tuple(following) in asked:
                 raise CloudUnavailable(f"the list of {key} that {service} gives goes in circles")
             query = following
-        raise CloudUnavailable(f"the list of {key} that {service} gives has more than {PAGES} pages")
+        raise CloudUnavailable(f"the list of {key} that {service} gives has more than {self._limits.pages} pages")
 
     async def account(self) -> Verified:
         account = await self._try("identity", "/auth/tokens", lambda sdk, job: sdk.account(job))
-        now = self._clock.now_us() / 1e6
         return Verified(
             user_id=account.user_id,
             user_name=account.user_name,
@@ -218,7 +227,7 @@ class OpenStackCloud:
             system=account.system,
             roles=account.roles,
             expires_at=round(account.expires_at * 1e6),
-            seconds_left=min(account.lives, account.expires_at - now),
+            seconds_left=account.left,
         )
 
     async def close(self) -> None:
@@ -293,7 +302,7 @@ class OpenStackCloud:
                     name=self._name,
                     timeout_s=self._timeout_s,
                     threads=self._threads,
-                    largest=LARGEST,
+                    largest=self._limits.answer_bytes,
                     tls=self._tls,
                 )
         return work(self._sdk, Job(time.monotonic() + whole, stop))
@@ -390,10 +399,11 @@ def _name(item: JsonObject) -> Any:
 
 def service_words(body: bytes) -> str:
     """The message in a service's error, in any of the forms that they have, on one line; "" for none."""
-    found: Any = None
-    with suppress(msgspec.DecodeError, RecursionError):
-        found = _message(msgspec.json.decode(body[:LONGEST_ERROR]), 4)
-    text = found or body[:LONGEST_ERROR].decode(errors="replace")
+    body = body[:LONGEST_ERROR]
+    try:
+        text = _message(msgspec.json.decode(body), 4)
+    except (msgspec.DecodeError, RecursionError):
+        text = body.decode(errors="replace")
     return " ".join(_CONTROL.sub(" ", _TAGS.sub(" ", text)).split())
 
 
@@ -447,8 +457,9 @@ def _context(made: Credentials) -> ssl.SSLContext:
 class _Threads:
     """A few threads that end with the process, whatever they are waiting for: those of concurrent.futures would hold it up."""
 
-    def __init__(self, most: int, name: str) -> None:
+    def __init__(self, most: int, waiting: int, name: str) -> None:
         self._most = most
+        self._may_wait = waiting
         self._name = name
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._under_way = 0
@@ -460,8 +471,8 @@ class _Threads:
         """`work(stop)` in a thread; `stop` is set when nobody waits for it any more. Raises CloudUnavailable: too many wait."""
         if self._closed:
             raise CloudUnavailable("Vedette is stopping")
-        if self._under_way >= WAITING + self._most:
-            raise CloudUnavailable(f"{WAITING} requests to the cloud are waiting for their turn")
+        if self._under_way >= self._may_wait + self._most:
+            raise CloudUnavailable(f"{self._may_wait} requests to the cloud are waiting for their turn")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[_T] = loop.create_future()
         stop = threading.Event()

@@ -91,8 +91,12 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     roles: tuple[str, ...]
     expires_at: float
     """UTC, seconds."""
-    lives: float
-    """Seconds from its issue to its end."""
+    left: float
+    """Seconds until we take another."""
+
+
+class _Unversioned(Exception):
+    """It can't be found out which versions a service has."""
 
 
 class Sdk:
@@ -137,6 +141,10 @@ class Sdk:
             )
         )
         self._adapters: dict[str, Any] = {}
+        self._clock = clock
+        self._renewing = threading.Lock()
+        self._ends: tuple[str, float] = ("", 0.0)
+        """Our token, and when (monotonic) it is time for another."""
         # What these would say on stderr at their own discretion is in our errors already, once and with the source's name.
         for library in ("keystoneauth", "openstack", "urllib3"):
             logging.getLogger(library).setLevel(logging.CRITICAL)
@@ -165,7 +173,17 @@ class Sdk:
         )
 
     def _response(self, service: str, path: str, params: Sequence[tuple[str, str]], microversion: str) -> requests.Response:
+        self._access()
         adapter = self._adapter(service)
+        version = self._microversion(service, adapter, microversion)
+        response = self._sent(adapter, path, params, version)
+        if response.status_code == 401:
+            # Revoked, or Keystone's keys were rotated away. keystoneauth's own way loses when several threads hear it at once.
+            self._renew(str(response.request.headers.get("X-Auth-Token", "")))
+            response = self._sent(adapter, path, params, version)
+        return response
+
+    def _sent(self, adapter: Any, path: str, params: Sequence[tuple[str, str]], microversion: str | None) -> requests.Response:
         # The SDK's own `request` adds a cache and statistics that nobody reads.
         response: requests.Response = Adapter.request(
             adapter,
@@ -173,20 +191,42 @@ class Sdk:
             "GET",
             params=list(params),
             headers={"Accept": "application/json"},
-            microversion=self._microversion(service, adapter, microversion),
+            microversion=microversion,
             raise_exc=False,
             log=False,
+            allow_reauth=False,
             connect_retries=0,
             status_code_retries=0,
         )
         return response
+
+    def _access(self) -> Any:
+        """Our token and what Keystone said of it; a new one well before it ends. How long it lives is Keystone's own word, so
+        a clock that differs from Keystone's makes no login for each request."""
+        access = self._auth.get_access(self._session)
+        token, ends = self._ends
+        now = self._clock.monotonic()
+        if access.auth_token != token:
+            lives = _lives(access)
+            self._ends = (access.auth_token, now + lives - min(60.0, lives / 4))
+        elif now >= ends:
+            self._renew(token)
+            access = self._auth.get_access(self._session)
+        return access
+
+    def _renew(self, token: str) -> None:
+        """Log in, unless another thread did so since `token`."""
+        with self._renewing:
+            access = self._auth.auth_ref
+            if access is None or access.auth_token == token:
+                self._auth.auth_ref = self._auth.get_auth_ref(self._session)
 
     def account(self, job: Job) -> Account | str:
         """Whose token we have; or a text that says why nobody answered. Raises Unauthenticated."""
         self._wire.begin(job)
         failed: Exception | None = None
         try:
-            access = self._auth.get_access(self._session)
+            access = self._access()
         except Exception as why:  # noqa: BLE001 - as above
             failed = why
         if failed is not None:
@@ -200,7 +240,7 @@ class Sdk:
             system=bool(access.system_scoped),
             roles=tuple(access.role_names),
             expires_at=access.expires.timestamp(),
-            lives=(access.expires - access.issued).total_seconds(),
+            left=max(0.0, self._ends[1] - self._clock.monotonic()),
         )
 
     def token(self) -> str:
@@ -212,7 +252,7 @@ class Sdk:
         self._http.close()
 
     def _adapter(self, service: str) -> Any:
-        """The SDK's proxy of a service, with its endpoint found. Raises NoService, CloudUnavailable, the libraries' errors."""
+        """The SDK's proxy of a service, with its endpoint found. Raises NoService, _Unversioned, the libraries' errors."""
         adapter = self._adapters.get(service)
         if adapter is not None:
             return adapter
@@ -224,13 +264,13 @@ class Sdk:
             raise NoService(f"{service} is not a service that openstacksdk knows")
         root = str(Adapter.get_endpoint(adapter))
         if service in VERSIONED and not _VERSION.search(urlsplit(root).path):
-            raise CloudUnavailable(f"{service} at {root} doesn't say which versions of its API it has: is it up?", delay=5)
+            raise _Unversioned
         self._adapters[service] = adapter
         return adapter
 
     def _check_catalog(self, service: str) -> None:
         """Raises NoService, also where it is not clear which region is meant: another's objects would look like ours."""
-        catalog = self._auth.get_access(self._session).service_catalog
+        catalog = self._access().service_catalog
         every = [one for found in catalog.get_endpoints_data(service_type=service).values() for one in found]
         here = [one for one in every if one.interface == self._interface and self._region in ("", _region(one))]
         if len({one.url for one in here}) > 1 and len({_region(one) for one in here}) > 1:
@@ -248,13 +288,14 @@ class Sdk:
         raise NoService(f"the catalog has no {wanted}; it has {services}"[:1000])
 
     def _microversion(self, service: str, adapter: Any, newest: str) -> str | None:
-        """The newest that both understand; None where the service has none. Raises CloudUnavailable when it can't be asked: an
-        older form would be taken for the truth."""
+        """The newest that both understand; None where the service has none. Raises _Unversioned when it can't be asked: an older
+        form would be taken for the truth."""
         if not newest:
             return None
         data = Adapter.get_endpoint_data(adapter)
-        if data is None or data.api_version is None:
-            raise CloudUnavailable(f"{service} doesn't say which versions of its API it has: is it up?", delay=5)
+        # Where it could not read the versions, keystoneauth falls back to the catalog's, and says so in no other way.
+        if data is None or data._disc is None:
+            raise _Unversioned
         if not data.max_microversion:
             return None
         wanted = tuple(int(part) for part in newest.split("."))
@@ -280,7 +321,9 @@ class Sdk:
             )
         if job.problem:
             return job.problem
-        if not isinstance(why, keystone_errors.ClientException | sdk_errors.SDKException):
+        if isinstance(why, _Unversioned | keystone_errors.DiscoveryFailure | sdk_errors.SDKException):
+            return "it doesn't say which versions of its API it has: is it up?"
+        if not isinstance(why, keystone_errors.ClientException):
             log.error("a request to the cloud broke", exc_info=why, extra=kv(url=self._url))
         return f"{type(why).__name__}: {why}"[:300]
 
@@ -289,7 +332,12 @@ def _region(endpoint: Any) -> str:
     return str(endpoint.region_name or "no region")
 
 
+def _lives(access: Any) -> float:
+    return float((access.expires - access.issued).total_seconds())
+
+
 def _plugin(made: Credentials) -> Any:
+    """keystoneauth's way to log in. When it is time for another token is `Sdk._access`' to say."""
     user = {"username": made.username, "user_id": made.user_id}
     user |= {"user_domain_id": made.user_domain_id, "user_domain_name": made.user_domain_name}
     scope = {
@@ -309,10 +357,10 @@ def _plugin(made: Credentials) -> Any:
             "application_credential_secret": made.application_credential_secret.reveal(),
             **user,
         }
-        return v3.ApplicationCredential(made.auth_url, **_set(given))
+        return v3.ApplicationCredential(made.auth_url, reauthenticate=False, **_set(given))
     if made.token:
-        return v3.Token(made.auth_url, token=made.token.reveal(), **_set(scope))
-    return v3.Password(made.auth_url, password=made.password.reveal(), **_set(user), **_set(scope))
+        return v3.Token(made.auth_url, token=made.token.reveal(), reauthenticate=False, **_set(scope))
+    return v3.Password(made.auth_url, password=made.password.reveal(), reauthenticate=False, **_set(user), **_set(scope))
 
 
 def _set(given: dict[str, str]) -> dict[str, Any]:
