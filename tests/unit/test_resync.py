@@ -108,6 +108,24 @@ async def test_what_is_told_says_why_and_what_changed_and_nothing_that_admins_se
     assert held.admin == {"host": "h2"}
 
 
+async def test_fields_that_no_notification_carries_are_no_miss(toys: Toys) -> None:
+    await toys.announce("create", "a", size=1, host="h1")
+    await toys.announce("create", "b", size=1)
+    await toys.announce("create", "c", size=1)
+    toys.cloud.put("a", size=1, host="h2", extra="x")
+    toys.cloud.put("b", size=1, host="h1", extra="x")
+    toys.cloud.put("c", size=2, extra="x")
+    await toys.clock.advance(1)
+    async with resyncing(toys) as one:
+        await one.over()
+        reasons = [
+            msgspec.json.decode(one.entry.notice.payload)["reason"] for one in toys.entries if one.entry.notice.origin == "resync"
+        ]
+        assert reasons == ["missed-update", "completed", "missed-update"]
+        assert (one.report.updated, one.report.completed, one.report.missed) == (2, 1, 2)
+        assert await toys.inventory() == toys.cloud.things
+
+
 async def test_a_listing_of_what_is_known_makes_no_entry(toys: Toys) -> None:
     for number in range(100):
         await toys.announce("create", f"{number:03}", size=number)

@@ -33,6 +33,8 @@ class Difference(msgspec.Struct, frozen=True):
     after: Object
     changed: tuple[str, ...]
     """Names of the fields that every reader of the object may see and that are not what they were."""
+    fills: bool
+    """Nothing that was known has changed: these fields are in no notification, and are known from now on."""
 
 
 async def differences(store: Store, source: str, readings: Iterable[Reading]) -> list[Difference]:
@@ -46,7 +48,7 @@ async def differences(store: Store, source: str, readings: Iterable[Reading]) ->
         after, verb = fold(before, reading, key, 0)
         known[key] = after
         if verb is not None and after is not None:
-            found.append(Difference(key, reading, _WORDS[verb], after, _changed(before, after)))
+            found.append(Difference(key, reading, _WORDS[verb], after, _changed(before, after), _fills(before, after)))
     return found
 
 
@@ -84,6 +86,17 @@ def _changed(before: Object | None, after: Object) -> tuple[str, ...]:
     if before is None or before.deleted or after.deleted:
         return ()
     return tuple(sorted(name for name, value in after.fields.items() if before.fields.get(name, _ABSENT) != value))
+
+
+def _fills(before: Object | None, after: Object) -> bool:
+    return (
+        before is not None
+        and not before.deleted
+        and not after.deleted
+        and (before.project, before.shared, before.owner) == (after.project, after.shared, after.owner)
+        and all(after.fields.get(name, _ABSENT) == value for name, value in before.fields.items())
+        and all(after.admin.get(name, _ABSENT) == value for name, value in before.admin.items())
+    )
 
 
 _ABSENT = object()

@@ -75,6 +75,8 @@ class KindReport(msgspec.Struct):
     updated: int = 0
     deleted: int = 0
     """What was missed, by this pass."""
+    completed: int = 0
+    """Objects that got fields which no notification carries; nothing that was known of them had changed."""
     held: int = 0
     """Objects that would be deleted if a person confirmed it."""
     sees_all: bool = False
@@ -394,7 +396,9 @@ class Resync:
         for one in found:
             kind = self._named[one.key.group, one.key.kind].singular
             self._numbers.missed(cloud.source, kind, _reason(one))
-            if one.word == "create":
+            if one.fills:
+                report.completed += 1
+            elif one.word == "create":
                 report.created += 1
             elif one.word == "update":
                 report.updated += 1
@@ -452,7 +456,7 @@ class Resync:
 
 
 def _reason(difference: Difference) -> str:
-    return f"missed-{difference.word}"
+    return "completed" if difference.fills else f"missed-{difference.word}"
 
 
 class _Cloud:
@@ -490,8 +494,8 @@ class _Numbers:
 
     def begin(self, source: str, kind: str) -> None:
         """Series that an alarm waits for are there before anything happened."""
-        for word in ("create", "update", "delete"):
-            self._missed.labels(source, kind, f"missed-{word}")
+        for reason in ("missed-create", "missed-update", "missed-delete", "completed"):
+            self._missed.labels(source, kind, reason)
         self._complete.labels(source, kind)
         self._held.labels(source, kind)
 

@@ -113,6 +113,7 @@ def shown(report: KindReport) -> dict[str, Any]:
         "detail": report.detail,
         "listed": report.listed,
         "missed": {"created": report.created, "updated": report.updated, "deleted": report.deleted},
+        "completed": report.completed,
         "held": report.held,
         "seesAll": report.sees_all,
         "seconds": round(report.took, 3),
