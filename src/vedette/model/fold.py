@@ -329,7 +329,8 @@ def _apart(fields: dict[str, Any], admin: dict[str, Any], reading: Reading) -> t
 
 
 def _with_part(items: Any, id_field: str, id_: str, value: Any) -> list[Any] | None:
-    """The list with the item put or taken out; None when that changes nothing."""
+    """The list with the item put or taken out; None when that changes nothing. What comes new is put in the order of the ids:
+    the order of what comes one by one means nothing, and the whole list, when it is read, has it too."""
     before: list[Any] = items if isinstance(items, list) else []
     for index, item in enumerate(before):
         if (item.get(id_field) if isinstance(item, dict) else item) == id_:
@@ -338,7 +339,7 @@ def _with_part(items: Any, id_field: str, id_: str, value: Any) -> list[Any] | N
             return None if _alike(item, value) else [*before[:index], value, *before[index + 1 :]]
     if value is None:
         return None if isinstance(items, list) else before
-    return [*before, value]
+    return sorted([*before, value], key=lambda item: str(item.get(id_field) if isinstance(item, dict) else item))
 
 
 def _created(key: Key, reading: Reading, revision: int) -> Object:
