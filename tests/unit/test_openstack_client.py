@@ -483,19 +483,34 @@ async def test_a_list_that_is_none_is_an_error(rig: Rig, body: JsonObject) -> No
         await everything(rig.cloud())
 
 
-async def test_an_error_in_the_middle_ends_the_list_with_an_error(rig: Rig) -> None:
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, {"badRequest": {"code": 400, "message": "Marker id-009 could not be found."}}),
+        (404, {"itemNotFound": {"code": 404, "message": "Volume id-009 could not be found."}}),
+    ],
+)
+async def test_a_list_whose_place_was_deleted_meanwhile_is_not_complete_and_not_gone(
+    rig: Rig, status: int, body: JsonObject
+) -> None:
     pages = paged(numbered(25), "ports", LINKS["glance"])
 
     def answer(request: web.Request) -> Any:
-        if request.query.get("marker") == "id-009":
-            return web.json_response({"NeutronError": {"message": "marker not found"}}, status=400)
-        return pages(request)
+        return web.json_response(body, status=status) if request.query.get("marker") == "id-009" else pages(request)
 
     rig.service.answer = answer
     list_ = rig.cloud(page=10).pages("network", "/ports", "ports")
     assert len((await anext(list_)).items) == 10
-    with pytest.raises(BadRequest):
+    with pytest.raises(CloudUnavailable, match=r"the list of ports changed while it was read: .*id-009 could not be found"):
         await anext(list_)
+
+
+async def test_a_list_under_something_that_is_gone_is_gone(rig: Rig) -> None:
+    body = {"faultcode": "Client", "faultstring": "Pool x not found.", "debuginfo": None}
+    rig.service.answer = lambda request: web.json_response(body, status=404)
+    with pytest.raises(NotFound):
+        await everything(rig.cloud(), "/lbaas/pools/x/members", "members")
+    assert len(rig.service.asked) == 1
 
 
 json_values = st.recursive(

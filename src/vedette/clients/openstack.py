@@ -184,12 +184,15 @@ class OpenStackCloud:
         query, limit = self._limited(service, path, params)
         asked: set[tuple[tuple[str, str], ...]] = set()
         seen: set[Any] = set()
-        for _ in range(self._limits.pages):
+        for page in range(self._limits.pages):
             asked.add(tuple(query))
             try:
                 raw = await self._ask(service, path, query, microversion)
-            except BadRequest:
-                if not limit or seen or any(name == "limit" for name, _ in params):
+            except (BadRequest, NotFound) as why:
+                if page:
+                    # The marker was deleted meanwhile (Nova: 400, Cinder: 404): the caller asked for a list, and there is one.
+                    raise CloudUnavailable(f"the list of {key} changed while it was read: {why}") from None
+                if not limit or isinstance(why, NotFound) or any(name == "limit" for name, _ in params):
                     raise
                 # Some lists are never paged and refuse to be asked for it.
                 query, limit = [one for one in query if one[0] != "limit"], 0
