@@ -22,7 +22,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from vedette.engine.confirm import look, sees_all
+from vedette.engine.confirm import doubt as doubt_of
+from vedette.engine.confirm import look
 from vedette.engine.differences import Difference, by_name, differences, entry
 from vedette.errors import Forbidden, NoService, NotFound, TooBusy, TryLater, Unauthenticated, VedetteError
 from vedette.kit.backoff import delays
@@ -314,14 +315,14 @@ class Resync:
         )
 
     async def _service(self, cloud: _Cloud, kinds: Sequence[Kind], confirmed: frozenset[str]) -> None:
-        proofs: dict[str, bool] = {}
+        doubts: dict[str, str] = {}
         for kind in sorted(kinds, key=lambda one: one.singular):
             report = cloud.reports[kind.singular] = KindReport(
                 kind.singular, state="listing", complete_at=cloud.reports[kind.singular].complete_at
             )
             began = self._clock.monotonic()
             try:
-                await self._kind(cloud, kind, report, proofs, kind.singular in confirmed)
+                await self._kind(cloud, kind, report, doubts, kind.singular in confirmed)
             except NoService as why:
                 report.state, report.detail = "absent", str(why)
             except (Forbidden, Unauthenticated) as why:
@@ -341,12 +342,13 @@ class Resync:
                 told = kv(source=cloud.source, kind=kind.singular, listed=report.listed)
                 log.warning("resync %s: %s", report.state, report.detail, extra=told)
 
-    async def _kind(self, cloud: _Cloud, kind: Kind, report: KindReport, proofs: dict[str, bool], confirmed: bool) -> None:
+    async def _kind(self, cloud: _Cloud, kind: Kind, report: KindReport, doubts: dict[str, str], confirmed: bool) -> None:
         """One kind: list, compare, and at the end look for what is gone. Raises what the cloud raises."""
         api = kind.api
         assert api is not None
         began_us = self._clock.now_us()
-        report.sees_all = await self._proven(cloud.use, api, proofs)
+        doubt = await self._doubt(cloud.use, api, doubts)
+        report.sees_all = not doubt
         there: set[str] = set()
         waiting: deque[tuple[float, list[Reading]]] = deque()
         try:
@@ -360,13 +362,13 @@ class Resync:
             await self._tell_all(cloud, report, waiting)  # it was cut short: what it did show is true
             raise
         await self._tell_all(cloud, report, waiting)
-        await self._delete(cloud, kind, report, there, began_us, confirmed)
+        await self._delete(cloud, kind, report, there, began_us, confirmed, doubt)
 
-    async def _proven(self, use: CloudUse, api: Api, proofs: dict[str, bool]) -> bool:
+    async def _doubt(self, use: CloudUse, api: Api, doubts: dict[str, str]) -> str:
         """Once a pass and service."""
-        if api.proof not in proofs:
-            proofs[api.proof] = await sees_all(use, api)
-        return proofs[api.proof]
+        if api.proof not in doubts:
+            doubts[api.proof] = await doubt_of(use, api)
+        return doubts[api.proof]
 
     async def _compare(self, cloud: _Cloud, readings: Sequence[Reading], waiting: deque[tuple[float, list[Reading]]]) -> None:
         found = await differences(self._store, cloud.source, readings)
@@ -408,16 +410,13 @@ class Resync:
     # --- what is gone ---
 
     async def _delete(
-        self, cloud: _Cloud, kind: Kind, report: KindReport, there: set[str], began_us: int, confirmed: bool
+        self, cloud: _Cloud, kind: Kind, report: KindReport, there: set[str], began_us: int, confirmed: bool, doubt: str
     ) -> None:
         known, gone = await self._unlisted(cloud, kind, there, began_us)
-        if not report.sees_all:
+        if doubt:
             report.state = "done"
             if gone:
-                report.detail = (
-                    f"{len(gone)} known objects are not in the listing, and stay: the account has not proved that it sees "
-                    "every project's objects (it needs the role admin)"
-                )
+                report.detail = f"{len(gone)} known objects are not in the listing, and stay: {doubt}"
             return
         if len(gone) > MOST_DELETED and len(gone) > known * SHARE_DELETED and not confirmed:
             report.state, report.held = "held", len(gone)

@@ -134,11 +134,17 @@ class Heat(Service):
     def routes(self) -> Iterable[tuple[str, str, Handler]]:
         return (
             ("GET", r"", self._elsewhere),
+            ("GET", r"/services", self._services),
             ("GET", r"/stacks", self._list),
             ("GET", r"/stacks/([^/]+)", self._find),
             ("GET", r"/stacks/([^/]+)/([^/]+)", self._show),
             ("DELETE", r"/stacks/([^/]+)/([^/]+)", self._delete),
         )
+
+    def _services(self, ask: Ask) -> Reply:
+        if not ask.who.admin:
+            raise Refused(403, "You are not authorized to use service:index.", "Forbidden")
+        return Reply({"services": []})
 
     def _elsewhere(self, ask: Ask) -> Reply:
         raise Refused(403, "Access was denied to this resource.", "HTTPForbidden")

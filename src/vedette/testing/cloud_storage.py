@@ -114,7 +114,13 @@ class Glance(Service):
             ("GET", r"/images", self._list),
             ("GET", r"/images/([^/]+)", self._show),
             ("DELETE", r"/images/([^/]+)", self._delete),
+            ("GET", r"/tasks", self._tasks),
         )
+
+    def _tasks(self, ask: Ask) -> Reply:
+        if not ask.who.admin:
+            raise Refused(403, "You are not authorized to complete get_tasks action.")
+        return Reply({"tasks": [], "first": "/v2/tasks", "schema": "/v2/schemas/tasks"})
 
     def error(self, why: Refused) -> Reply:
         title = {400: "Bad Request", 403: "Forbidden", 404: "Not Found"}.get(why.status, "Error")

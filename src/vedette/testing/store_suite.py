@@ -728,12 +728,19 @@ class StoreSuite:
         there, gone, tombstone, nothing, again = await lab.store.held(
             [port("there"), port("gone"), port("never seen"), port("nothing"), port("there")]
         )
-        assert there is not None and again is not None and gone is not None and tombstone is not None and nothing is None
+        assert there is not None
+        assert again is not None
+        assert gone is not None
+        assert tombstone is not None
+        assert nothing is None
         assert (there.fields, there.admin, there.project, there.version) == ({"size": 1}, {"host": "h"}, "p1", 7)
         assert there.as_of == late, "a reading that changed nothing moved it"
-        assert not there.deleted and again == there
-        assert gone.deleted and gone.fields == {"size": 2}
-        assert tombstone.deleted and tombstone.as_of > gone.as_of
+        assert not there.deleted
+        assert again == there
+        assert gone.deleted
+        assert gone.fields == {"size": 2}
+        assert tombstone.deleted
+        assert tombstone.as_of > gone.as_of
         assert await lab.store.held([]) == []
 
     # objects
