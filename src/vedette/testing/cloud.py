@@ -210,7 +210,13 @@ class FakeCloud(House):
 
     def compute_down(self, host: str) -> None:
         """nova-compute dies: it is `down` from now on, and nobody is told."""
-        for id_ in [id_ for id_ in self.compute.services if self.compute.services[id_]["host"] == host]:
-            self.compute.services.put(self.compute.services.copy(id_) | {"state": "down"})
-        for id_ in [id_ for id_ in self.compute.hypervisors if self.compute.hypervisors[id_]["hypervisor_hostname"] == host]:
-            self.compute.hypervisors.put(self.compute.hypervisors.copy(id_) | {"state": "down"})
+        self._compute(host, "down")
+
+    def compute_up(self, host: str) -> None:
+        """It is back, and nobody is told."""
+        self._compute(host, "up")
+
+    def _compute(self, host: str, state: str) -> None:
+        for rows, name in ((self.compute.services, "host"), (self.compute.hypervisors, "hypervisor_hostname")):
+            for id_ in [id_ for id_ in rows if rows[id_][name] == host]:
+                rows.put(rows.copy(id_) | {"state": state})

@@ -1,8 +1,8 @@
 """The fake cloud's Neutron: networks, subnets, ports, routers, floating IPs, security groups, agents.
 
 As seen on a real one ("Zed"): lists are in the order of ids and have no size limit of their own; a filter on an attribute that
-isn't known is a 400, a marker that is gone a 404; a tenant asking for agents gets an empty list. A port that goes ACTIVE is
-announced to nobody.
+isn't known is a 400, a marker that is gone a 404; a tenant asking for agents gets an empty list. `shared` of a network means:
+with the one who asks (RBAC policies say with whom). A port that goes ACTIVE is announced to nobody.
 https://docs.openstack.org/api-ref/network/v2/
 """
 
@@ -48,6 +48,7 @@ KINDS = {
         _Kind("router", "routers", "routers", "RouterNotFound", frozenset({"distributed", "ha"})),
         _Kind("floatingip", "floatingips", "floatingips", "FloatingIPNotFound"),
         _Kind("security_group", "security_groups", "security-groups", "SecurityGroupNotFound"),
+        _Kind("rbac_policy", "rbac_policies", "rbac-policies", "RbacPolicyNotFound"),
         _Kind("agent", "agents", "agents", "AgentNotFound", silent=True),
     )
 }
@@ -69,6 +70,8 @@ class Neutron(Service):
         self.routers = self._rows("router")
         self.floatingips = self._rows("floatingip")
         self.security_groups = self._rows("security_group")
+        self.rbac_policies = self._rows("rbac_policy")
+        """A network that is shared or external has its policies by itself."""
         self.agents = self._rows("agent")
         self.rows = {
             "port": self.ports,
@@ -77,6 +80,7 @@ class Neutron(Service):
             "router": self.routers,
             "floatingip": self.floatingips,
             "security_group": self.security_groups,
+            "rbac_policy": self.rbac_policies,
             "agent": self.agents,
         }
         self._addresses: dict[str, int] = {}
@@ -92,8 +96,7 @@ class Neutron(Service):
             self._say(kind, "create.start", {kind: dict(fields)}, project, admin=admin)
         row = self._complete(kind, dict(fields), project)
         self.rows[kind].put(row)
-        if kind == "subnet":
-            self._subnet_of(row, added=True)
+        self._tie(kind, row)
         if announce:
             self._say(kind, "create.end", {kind: self.shown(kind, row, admin=admin)}, project, admin=admin)
         return str(row["id"])
@@ -110,6 +113,7 @@ class Neutron(Service):
         if "updated_at" in row:
             row["updated_at"] = self.house.second()
         self.rows[kind].put(row)
+        self._tie(kind, row)
         if announce:
             self._say(kind, "update.end", {kind: self.shown(kind, row, admin=admin)}, project, admin=admin)
 
@@ -122,6 +126,10 @@ class Neutron(Service):
         self.rows[kind].remove(id_)
         if kind == "subnet":
             self._subnet_of(row, added=False)
+        elif kind in ("network", "rbac_policy"):
+            for policy in [id_ for id_ in self.rbac_policies if self.rbac_policies[id_]["object_id"] == id_]:
+                self.rbac_policies.remove(policy)
+            self._grant()
         if announce:
             # A delete shows the whole object, whoever asked.
             self._say(kind, "delete.end", {kind: row, f"{kind}_id": id_}, project, admin=admin)
@@ -129,6 +137,13 @@ class Neutron(Service):
     def shown(self, kind: str, row: Row, *, admin: bool) -> Row:
         """A row as admins or as tenants see it."""
         return row if admin else {name: value for name, value in row.items() if name not in KINDS[kind].hidden}
+
+    def seen(self, kind: str, row: Row, who: Who) -> Row:
+        """The same to one asker: a network is `shared` when it is shared with that one."""
+        row = self.shown(kind, row, admin=who.admin)
+        if kind == "network" and who.project in self.networks.granted.get(row["id"], ()):
+            row["shared"] = True
+        return row
 
     def many_ports(self, number: int, *, network: str, project: str, **fields: Any) -> list[str]:
         """So many ports at once, silently: a few microseconds each."""
@@ -159,9 +174,33 @@ class Neutron(Service):
             "neutron", f"{kind}.{what}", payload, publisher="network.ctl", project=project, user=user, admin=admin
         )
 
+    def _tie(self, kind: str, row: Row) -> None:
+        """What follows from a row that is new or has changed."""
+        if kind == "subnet":
+            self._subnet_of(row, added=True)
+        elif kind == "network":
+            self._given_to_all(row, "access_as_shared", bool(row["shared"]))
+            self._given_to_all(row, "access_as_external", bool(row["router:external"]))
+        elif kind == "rbac_policy":
+            self._grant()
+
+    def _given_to_all(self, network: Row, action: str, given: bool) -> None:
+        policy = {"object_id": network["id"], "action": action, "target_tenant": "*"}
+        there = [id_ for id_ in self.rbac_policies if policy.items() <= self.rbac_policies[id_].items()]
+        if given and not there:
+            self.create("rbac_policy", policy, project=network["project_id"], announce=False)
+        for id_ in () if given else there:
+            self.rbac_policies.remove(id_)
+
+    def _grant(self) -> None:
+        self.networks.granted.clear()
+        for policy in (self.rbac_policies[id_] for id_ in self.rbac_policies):
+            if policy["target_tenant"] != "*":
+                self.networks.granted.setdefault(policy["object_id"], set()).add(policy["target_tenant"])
+
     def _subnet_of(self, subnet: Row, *, added: bool) -> None:
         network = self.networks.copy(subnet["network_id"]) if subnet["network_id"] in self.networks else None
-        if network is None:
+        if network is None or (added and subnet["id"] in network["subnets"]):
             return
         network["subnets"] = [id_ for id_ in network["subnets"] if id_ != subnet["id"]] + ([subnet["id"]] if added else [])
         network["revision_number"] += 1
@@ -171,7 +210,7 @@ class Neutron(Service):
     def _complete(self, kind: str, fields: Row, project: str) -> Row:
         now = self.house.second()
         row: Row = {"id": self.house.id(), **_DEFAULTS[kind](self, fields, project)}
-        if kind == "agent":
+        if kind in ("agent", "rbac_policy"):
             return row | fields
         row |= {"tags": [], "created_at": now, "updated_at": now, "revision_number": 0 if kind in ("subnet", "floatingip") else 1}
         row |= fields
@@ -203,11 +242,25 @@ class Neutron(Service):
             ("GET", rf"/({paths})/([^/]+)", self._show),
             ("PUT", rf"/({paths})/([^/]+)", self._put),
             ("DELETE", rf"/({paths})/([^/]+)", self._delete),
+            ("GET", r"/quotas", self._quotas),
+            ("GET", r"/quotas/([^/]+)", self._quota),
             ("GET", r"/extensions", lambda ask: Reply({"extensions": []})),
         )
 
     def error(self, why: Refused) -> Reply:
         return Reply({"NeutronError": {"type": why.kind or "BadRequest", "message": str(why), "detail": ""}}, why.status)
+
+    def _quotas(self, ask: Ask) -> Reply:
+        if not ask.who.admin:
+            raise Refused(403, "rule:get_quota is disallowed by policy", "PolicyNotAuthorized")
+        return Reply({"quotas": []})
+
+    def _quota(self, ask: Ask) -> Reply:
+        """Another project's is shown to admins only, of whatever project."""
+        if not ask.who.admin and ask.named[0] != ask.who.project:
+            raise Refused(403, "rule:get_quota is disallowed by policy", "PolicyNotAuthorized")
+        names = ("network", "subnet", "subnetpool", "port", "router", "floatingip", "security_group", "security_group_rule")
+        return Reply({"quota": dict.fromkeys((*names, "trunk"), -1) | {"rbac_policy": 10}})
 
     def _kind(self, path: str) -> _Kind:
         return next(kind for kind in KINDS.values() if kind.path == path)
@@ -226,12 +279,13 @@ class Neutron(Service):
         if reverse:
             found, first, last = self._backwards(ask, kind, keep, limit)
         else:
+            alike = kind.singular != "network"
             found, first, last, _ = self.page(
                 ask,
                 rows,
-                lambda row: self.shown(kind.singular, row, admin=ask.who.admin),
-                plain=ask.who.admin,
-                same=True,
+                lambda row: self.seen(kind.singular, row, ask.who),
+                plain=ask.who.admin and alike,
+                same=alike,
                 keep=keep,
                 ids=ids,
                 no_marker=gone,
@@ -258,12 +312,14 @@ class Neutron(Service):
             if len(ids) < limit and rows.seen(order[at], ask.who) and (keep is None or keep(rows.copy(order[at]))):
                 ids.append(order[at])
         ids.reverse()
-        found = [_encode(self._fields(ask, self.shown(kind.singular, rows.copy(id_), admin=ask.who.admin))) for id_ in ids]
+        found = [_encode(self._fields(ask, self.seen(kind.singular, rows.copy(id_), ask.who))) for id_ in ids]
         return found, next(iter(ids), ""), ids[-1] if ids else ""
 
     def _filter(self, kind: _Kind, ask: Ask) -> Callable[[Row], bool] | None:
         wanted: dict[str, list[str]] = {}
         unknown = []
+        if kind.singular == "rbac_policy" and (ask.one("sort_key") or ask.one("sort_dir")):
+            raise Refused(400, "Sorting is not supported for this resource.", "BadRequest")
         known = _known(self, kind.singular)
         for name, value in ask.query:
             if name in _NO_FILTER:
@@ -294,7 +350,7 @@ class Neutron(Service):
     def _show(self, ask: Ask) -> Reply:
         kind = self._kind(ask.named[0])
         row = self._found(kind, ask.named[1], ask.who)
-        return Reply({kind.singular: self._fields(ask, self.shown(kind.singular, row, admin=ask.who.admin))})
+        return Reply({kind.singular: self._fields(ask, self.seen(kind.singular, row, ask.who))})
 
     def _post(self, ask: Ask) -> Reply:
         kind = self._kind(ask.named[0])
@@ -335,7 +391,7 @@ class Neutron(Service):
 
 def _known(neutron: Neutron, kind: str) -> frozenset[str]:
     """The attributes that can be filtered on."""
-    row = neutron._complete(kind, {}, "") if kind != "agent" else _agent(neutron, {}, "")
+    row = neutron._complete(kind, {}, "")
     return frozenset(row) | {"tenant_id", "project_id", "tags-any", "not-tags", "not-tags-any", "changed_since"}
 
 
@@ -488,6 +544,17 @@ def _security_group(neutron: Neutron, fields: Row, project: str) -> Row:
     }
 
 
+def _rbac_policy(neutron: Neutron, fields: Row, project: str) -> Row:
+    return {
+        "project_id": project,
+        "action": "access_as_shared",
+        "object_id": "",
+        "target_tenant": "*",
+        "object_type": "network",
+        "tenant_id": project,
+    }
+
+
 def _agent(neutron: Neutron, fields: Row, project: str) -> Row:
     stamp = neutron.house.second()[:-1].replace("T", " ")
     return {
@@ -514,5 +581,6 @@ _DEFAULTS: dict[str, Callable[[Neutron, Row, str], Row]] = {
     "router": _router,
     "floatingip": _floatingip,
     "security_group": _security_group,
+    "rbac_policy": _rbac_policy,
     "agent": _agent,
 }

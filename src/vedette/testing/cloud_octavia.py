@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-from urllib.parse import urlencode
 
 import msgspec
 
@@ -92,6 +91,8 @@ class Octavia(Service):
                 self.delete("listener", listener["id"])
             for pool in row["pools"]:
                 self.delete("pool", pool["id"])
+            if row["vip_port_id"] in self._neutron.ports:
+                self._neutron.delete("port", row["vip_port_id"], admin=True, announce=announce)
             for amphora in [id_ for id_ in self.amphorae if self.amphorae[id_]["loadbalancer_id"] == row["id"]]:
                 self.amphorae.remove(amphora)
         if kind == "pool":
@@ -261,27 +262,31 @@ class Octavia(Service):
         return self._listed(ask, path, PATHS[path], f"/lbaas/{path}", None)
 
     def _listed(self, ask: Ask, plural: str, kind: str, path: str, more: Callable[[Row], bool] | None) -> Reply:
+        if not ask.who.admin and ask.one("project_id", ask.who.project) != ask.who.project:
+            raise Refused(403, "Policy does not allow this request to be performed.")
         keep = self._filter(ask, kind, more)
         marker = ask.one("marker")
         limit = self.limit(ask)
-        found, _, last, full = self.page(
+        found, first, last, full = self.page(
             ask,
             self.rows[kind],
             lambda row: self._shown(kind, row),
-            plain=kind not in ("member",),
+            plain=kind != "member",
             keep=keep,
             no_marker=Refused(400, f"Supplied pagination marker '{marker}' is not valid."),
             limit=limit,
         )
+        # Links have the size and the marker, and nothing else of the query: neither filters nor fields.
+        at = f"{self.url}/v2{path}?limit={limit}&marker="
         links = []
+        if marker and first:
+            links.append({"href": f"{at}{first}&page_reverse=True", "rel": "previous"})
         if full:
-            # Nothing of the query but the size comes back.
-            query = urlencode([*((("limit", str(limit)),) if ask.one("limit") else ()), ("marker", last)])
-            links.append({"href": f"{self.url}/v2{path}?{query}", "rel": "next"})
+            links.append({"href": f"{at}{last}", "rel": "next"})
         return Reply(joined(plural, found, **{f"{plural}_links": links}))
 
     def _filter(self, ask: Ask, kind: str, more: Callable[[Row], bool] | None) -> Callable[[Row], bool] | None:
-        wanted: dict[str, list[str]] = {}
+        wanted: dict[str, str] = {}
         for name, value in ask.query:
             if name in _NO_FILTER:
                 continue
@@ -289,15 +294,20 @@ class Octavia(Service):
                 raise Refused(400, "One or more arguments are either duplicate or invalid")
             if name in wanted:
                 raise Refused(500, '(pymysql.err.OperationalError) (4078, "Illegal parameter data types varchar and row")')
-            wanted[name] = [value]
-        parent = wanted.pop("loadbalancer_id", None)
-        if not wanted and parent is None and more is None:
+            wanted[name] = value
+        if not wanted and more is None:
             return None
-        return lambda row: (
-            (more is None or more(row))
-            and (parent is None or self.parent(kind, row) == parent[0])
-            and all(matches(row, name, values) for name, values in wanted.items())
-        )
+        return lambda row: (more is None or more(row)) and all(self._has(kind, row, *one) for one in wanted.items())
+
+    def _has(self, kind: str, row: Row, name: str, value: str) -> bool:
+        if name in ("loadbalancer_id", "load_balancer_id"):
+            return value == (row["loadbalancer_id"] if kind == "amphora" else self.parent(kind, row))
+        if name == "pool_id" and kind == "healthmonitor":
+            return {"id": value} in row["pools"]
+        if name == "project_id" and kind == "amphora":
+            owner = self.loadbalancers.get(row["loadbalancer_id"] or "")
+            return owner is not None and owner["project_id"] == value
+        return matches(row, name, [value])
 
     def _shown(self, kind: str, row: Row) -> Row:
         return {name: value for name, value in row.items() if not (kind == "member" and name == "pool_id")}
@@ -598,25 +608,18 @@ _DEFAULTS: dict[str, Callable[[Octavia, Row, str], Row]] = {
     "healthmonitor": _healthmonitor,
     "amphora": _amphora,
 }
-_STATES = frozenset(
-    {
-        "id",
-        "name",
-        "project_id",
-        "tenant_id",
-        "provisioning_status",
-        "operating_status",
-        "admin_state_up",
-        "created_at",
-        "updated_at",
-    }
-)
+_STATES = frozenset({"id", "name", "project_id", "admin_state_up", "created_at", "updated_at"}) | {
+    "provisioning_status",
+    "operating_status",
+}
+_PARENT = frozenset({"loadbalancer_id", "load_balancer_id"})
+"""It takes both."""
+_VIP = frozenset({"vip_address", "vip_network_id", "vip_port_id", "vip_subnet_id"})
 _FILTERS: dict[str, frozenset[str]] = {
-    "loadbalancer": _STATES
-    | {"description", "vip_address", "vip_network_id", "vip_port_id", "vip_subnet_id", "provider", "flavor_id"},
-    "listener": _STATES | {"loadbalancer_id", "protocol", "protocol_port", "default_pool_id", "connection_limit"},
-    "pool": _STATES | {"loadbalancer_id", "protocol", "lb_algorithm"},
-    "member": _STATES | {"address", "protocol_port", "weight", "subnet_id", "backup"},
-    "healthmonitor": _STATES | {"type", "delay", "timeout", "max_retries", "http_method", "url_path"},
-    "amphora": frozenset({"id", "loadbalancer_id", "compute_id", "status", "role", "lb_network_ip", "image_id"}),
+    "loadbalancer": _STATES | _VIP | {"description", "provider", "flavor_id", "availability_zone"},
+    "listener": _STATES | _PARENT | {"protocol", "protocol_port", "default_pool_id", "connection_limit"},
+    "pool": _STATES | _PARENT | {"protocol", "lb_algorithm"},
+    "member": _STATES | {"pool_id", "address", "protocol_port", "weight", "subnet_id", "backup"},
+    "healthmonitor": _STATES | {"pool_id", "type", "delay", "timeout", "max_retries", "http_method", "url_path"},
+    "amphora": _PARENT | {"id", "project_id", "compute_id", "status", "role", "lb_network_ip", "image_id"},
 }

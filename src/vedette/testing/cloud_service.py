@@ -67,6 +67,8 @@ class Rows(Mapping[str, Mapping[str, Any]]):
         self._shared = shared
         self._place = place or (lambda row: row[key])
         self._newest_first = newest_first
+        self.granted: dict[str, set[str]] = {}
+        """Row → projects, beside its own, that see it."""
         self._kept: dict[str, _Kept] = {}
         self._order: list[str] | None = None
         self._at: dict[str, int] = {}
@@ -124,7 +126,9 @@ class Rows(Mapping[str, Mapping[str, Any]]):
 
     def seen(self, id_: str, who: Who) -> bool:
         kept = self._kept.get(id_)
-        return kept is not None and (who.admin or kept.shared or kept.project == who.project)
+        return kept is not None and (
+            who.admin or kept.shared or kept.project == who.project or who.project in self.granted.get(id_, ())
+        )
 
     def raw(self, id_: str) -> bytes:
         return self._kept[id_].raw
