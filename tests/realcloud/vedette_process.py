@@ -1,0 +1,295 @@
+"""`vedette serve` as a process of its own beside the real cloud, that can be killed; and what is asked of it over https.
+
+Its callers have Keystone's tokens, its source has a queue of its own on the cloud's RabbitMQ.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import yaml
+from bus import AMQP_URL, Bus
+from tenants import AUTH_URL, PASSWORD, PATIENCE, REGION, connect
+
+from vedette.plugins import kinds
+from vedette.testing.tls import Authority
+
+SOURCE = "real"
+BASE = "/apis/openstack.vedette.dev/v1"
+PLURALS = {kind.kind: kind.plural for kind in kinds()}
+SAMPLE = re.compile(r"^vedette_(?P<name>\w+?)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$", re.MULTILINE)
+LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+ACCOUNT = {
+    "auth_url": AUTH_URL,
+    "username": "admin",
+    "password": PASSWORD,
+    "project_name": "admin",
+    "user_domain_name": "Default",
+    "project_domain_name": "Default",
+    "region_name": REGION,
+}
+"""Of `api:`: somebody who sees every project."""
+
+
+def free_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port: int = held.getsockname()[1]
+        return port
+
+
+class VedetteProcess:
+    """See the module. `api`: the source's settings beside the account; None: notifications are all there is."""
+
+    def __init__(self, folder: Path, tag: str, *, api: Mapping[str, Any] | None, check: str = "2s") -> None:
+        self.queue = f"vedette.{tag}"
+        self.authority = Authority(folder / "tls")
+        self.url = f"https://127.0.0.1:{free_port()}"
+        self.context = self.authority.client_context()
+        self.starts = 0
+        self._folder = folder
+        self._file = folder / "vedette.yaml"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._token = ""
+        pair = self.authority.server()
+        source: dict[str, Any] = {
+            "name": SOURCE,
+            "type": "openstack",
+            "amqp": AMQP_URL,
+            "queue": {"name": self.queue, "type": "classic", "expires": "1h"},
+            "check": check,
+        }
+        if api is not None:
+            source["api"] = {**ACCOUNT, **api}
+        who = {name: ACCOUNT[name] for name in ("auth_url", "user_domain_name", "project_domain_name")}
+        settings = {
+            "listen": self.url.removeprefix("https://"),
+            "tls": {"cert": str(pair.cert), "key": str(pair.key)},
+            "data_dir": str(folder / "data"),
+            "auth": {
+                "mode": "keystone",
+                "keystone": {**who, "username": "svc", "password": PASSWORD, "project_name": "service"},
+            },
+            "watch": {"bookmark_seconds": "2s"},
+            "sources": [source],
+            "log": {"format": "json"},
+        }
+        self._file.write_text(yaml.safe_dump(settings))
+
+    # --- the process ---
+
+    def start(self) -> None:
+        with (self._folder / "vedette.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "vedette.cli", "serve", "--config", str(self._file)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(self._folder)},
+            )
+        self.starts += 1
+
+    async def ready(self) -> float:
+        """Wait until its source is connected; how long that took."""
+        began = time.monotonic()
+        async with self.session() as session:
+            while time.monotonic() < began + PATIENCE:
+                assert self._process is not None
+                assert self._process.poll() is None, f"vedette ended by itself:\n{self.log()[-4000:]}"
+                try:
+                    async with session.get(f"{self.url}/readyz") as answer:
+                        if answer.status == 200:
+                            return time.monotonic() - began
+                except aiohttp.ClientConnectionError:
+                    pass
+                await asyncio.sleep(0.1)
+        raise AssertionError(f"vedette was not ready in {PATIENCE:g} s:\n{self.log()[-4000:]}")
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self._process is not None
+        assert self._process.poll() is None, f"vedette ended by itself:\n{self.log()[-4000:]}"
+        self._process.kill()
+        self._process.wait(30)
+
+    def stop(self) -> None:
+        """SIGTERM; it must end well."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.terminate()
+        try:
+            assert self._process.wait(30) == 0, self.log()[-4000:]
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(30)
+            raise
+
+    def log(self) -> str:
+        return (self._folder / "vedette.log").read_text()
+
+    def memory(self) -> int:
+        """Its resident memory at its highest, MiB."""
+        assert self._process is not None
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self._process.pid}/status").read_text())
+        assert found
+        return int(found[1]) // 1024
+
+    def cpu(self) -> float:
+        """Seconds of processor time that it has used."""
+        assert self._process is not None
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    # --- asking it ---
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[aiohttp.ClientSession]:
+        connector = aiohttp.TCPConnector(ssl=self.context, limit=0)
+        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=60)) as session:
+            yield session
+
+    async def admin(self) -> str:
+        """A token of the admin's."""
+        if not self._token:
+            self._token = str((await asyncio.to_thread(connect)).auth_token)
+        return self._token
+
+    async def get(self, path: str, token: str = "", **query: str) -> bytes:
+        """The body of a 200; as admin without a token."""
+        token = token or await self.admin()
+        async with self.session() as session, session.get(self.url + path, params=query, headers={"X-Auth-Token": token}) as answer:
+            body = await answer.read()
+            assert answer.status == 200, (path, answer.status, body[:500])
+            return body
+
+    async def json(self, path: str, token: str = "", **query: str) -> Any:
+        return json.loads(await self.get(path, token, **query))
+
+    async def items(self, kind: str, token: str = "") -> list[dict[str, Any]]:
+        """Every object of a kind that the caller sees."""
+        found: list[dict[str, Any]] = []
+        query = {"limit": "500"}
+        while True:
+            page = await self.json(f"{BASE}/{PLURALS[kind]}", token, **query)
+            found += page["items"]
+            more = page["metadata"].get("continue")
+            if not more:
+                return found
+            query["continue"] = more
+
+    async def inventory(self, token: str = "") -> dict[tuple[str, str], dict[str, Any]]:
+        """Every object that the caller sees, by kind and id."""
+        found = {}
+        for kind in PLURALS:
+            for item in await self.items(kind, token):
+                found[kind, item["status"]["id"]] = item
+        return found
+
+    async def head(self) -> int:
+        return int((await self.json("/v1/status"))["store"]["headRevision"])
+
+    async def events(self, after: int = 0, **query: str) -> list[dict[str, Any]]:
+        """What the log holds after a revision, as CloudEvents, up to where it ends now."""
+        head = await self.head()
+        found: list[dict[str, Any]] = []
+        token = await self.admin()
+        params = {"after": str(after), "follow": "false", **query} if after else {"follow": "false", **query}
+        async with self.session() as session:
+            async with session.get(f"{self.url}/v1/events", params=params, headers={"X-Auth-Token": token}) as answer:
+                assert answer.status == 200, await answer.text()
+                async for line in answer.content:
+                    event = json.loads(line)
+                    if "specversion" in event:
+                        found.append(event)
+                    if int(event.get("revision", 0)) >= head:
+                        break
+        return found
+
+    async def metrics(self, name: str) -> dict[tuple[tuple[str, str], ...], float]:
+        """The samples of one metric, by their labels."""
+        text = (await self.get("/metrics")).decode()
+        return {
+            tuple(sorted(LABEL.findall(sample["labels"] or ""))): float(sample["value"])
+            for sample in SAMPLE.finditer(text)
+            if sample["name"] == name
+        }
+
+    async def quiet(self, seconds: float = 6.0, most: float = 60.0) -> None:
+        """Wait until nothing new has come for so long; not for ever, since others may use the cloud too."""
+        end = time.monotonic() + most
+        head, since = await self.head(), time.monotonic()
+        while time.monotonic() < min(end, since + seconds):
+            await asyncio.sleep(0.5)
+            now = await self.head()
+            if now != head:
+                head, since = now, time.monotonic()
+
+    async def command(self, *words: str, **environ: str) -> tuple[int, str, str]:
+        """`vedette …` as a process: its exit code, stdout and stderr."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "vedette.cli", *words,
+            env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(self._folder), **environ},
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        async with asyncio.timeout(PATIENCE):
+            out, err = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, out.decode(), err.decode()
+
+    @asynccontextmanager
+    async def watch(self, kind: str, token: str = "", *, after: str = "", **query: str) -> AsyncIterator[Watch]:
+        token = token or await self.admin()
+        params = {"watch": "1", "allowWatchBookmarks": "true", **query}
+        if after:
+            params["resourceVersion"] = after
+        async with self.session() as session:
+            async with session.get(
+                f"{self.url}{BASE}/{quote(PLURALS[kind])}",
+                params=params,
+                headers={"X-Auth-Token": token},
+                timeout=aiohttp.ClientTimeout(total=None, sock_read=PATIENCE),
+            ) as answer:
+                assert answer.status == 200, await answer.text()
+                yield Watch(answer)
+
+
+class Watch:
+    """An open watch, event by event."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self._answer = answer
+
+    async def event(self) -> dict[str, Any]:
+        """{} at its end."""
+        async with asyncio.timeout(PATIENCE):
+            line = await self._answer.content.readline()
+        found: dict[str, Any] = json.loads(line) if line else {}
+        return found
+
+
+@asynccontextmanager
+async def serving(folder: Path, tag: str, *, api: Mapping[str, Any] | None, check: str = "2s") -> AsyncIterator[VedetteProcess]:
+    """A Vedette of this test's own, connected; its queue goes with it."""
+    service = VedetteProcess(folder, tag, api=api, check=check)
+    service.start()
+    try:
+        await service.ready()
+        yield service
+    finally:
+        try:
+            service.stop()
+        finally:
+            Bus().delete_queue(service.queue)
