@@ -228,13 +228,44 @@ async def test_a_server_shows_its_host_to_admins(cloud: FakeCloud, http: Http) -
         ("compute", "/os-aggregates"),
         ("compute", "/os-keypairs?user_id=somebody"),
         ("load_balancer", "/octavia/amphorae"),
+        ("load_balancer", "/lbaas/pools?project_id=00000000000000000000000000000000"),
+        ("network", "/quotas/00000000000000000000000000000000"),
+        ("image", "/tasks"),
         ("block_storage", "/os-services"),
-        ("orchestration", "/stacks?global_tenant=true"),
+        ("orchestration", "/services"),
         ("placement", "/resource_providers"),
     ],
 )
 async def test_what_is_for_admins_is_403_to_tenants(cloud: FakeCloud, http: Http, service: str, path: str) -> None:
     assert (await http.ask(getattr(cloud, service), path, "demo")).status == 403
+    assert (await http.ask(getattr(cloud, service), path)).status in (200, 404)
+
+
+async def test_a_network_is_shared_with_the_one_who_asks(cloud: FakeCloud, http: Http) -> None:
+    cloud.user("ann", project="one")
+    cloud.user("bob", project="two")
+    lent = cloud.create("network", {"name": "lent"})
+    cloud.create("subnet", {"network_id": lent})
+    everybodys = cloud.create("network", {"name": "everybody's", "shared": True})
+    cloud.create("rbac_policy", {"object_id": lent, "target_tenant": cloud.project_id("one")})
+
+    async def seen(user: str) -> dict[str, bool]:
+        networks = (await http.ask(cloud.network, "/networks", user)).json["networks"]
+        return {network["name"]: network["shared"] for network in networks if network["name"] not in ("public", "private")}
+
+    assert await seen("ann") == {"lent": True, "everybody's": True}
+    assert await seen("bob") == {"everybody's": True}
+    assert await seen("admin") == {"lent": False, "everybody's": True}
+    assert (await http.ask(cloud.network, f"/networks/{lent}", "ann")).json["network"]["shared"] is True
+    path = "/rbac-policies?object_type=network&target_tenant=*&action=access_as_shared"
+    policies = (await http.ask(cloud.network, path)).json["rbac_policies"]
+    assert [policy["object_id"] for policy in policies] == [everybodys]
+    cloud.change("network", everybodys, shared=False)
+    assert (await http.ask(cloud.network, path)).json == {"rbac_policies": []}
+    assert (await http.ask(cloud.network, f"{path}&sort_key=id")).status == 400
+    cloud.delete("network", lent)
+    assert await seen("ann") == {}
+    assert {cloud.network.rbac_policies[id_]["object_id"] for id_ in cloud.network.rbac_policies} == {cloud.public}
 
 
 async def test_policy_that_answers_otherwise_than_403(cloud: FakeCloud, http: Http) -> None:
@@ -284,6 +315,8 @@ async def test_heat_shows_an_admin_everything_without_being_asked(cloud: FakeClo
     cloud.delete("stack", mine)
     assert (await http.ask(cloud.orchestration, "/stacks", "ann")).json == {"stacks": []}
     assert (await http.url(found.headers["Location"], "ann")).json["stack"]["stack_status"] == "DELETE_COMPLETE"
+    seen = (await http.ask(cloud.orchestration, f"/stacks?show_deleted=true&id={mine}")).json["stacks"]
+    assert [stack["stack_status"] for stack in seen] == ["DELETE_COMPLETE"]
     assert (await http.url(f"{cloud.orchestration.url}/v1/{cloud.project_id('demo')}/stacks", "ann")).status == 403
 
 
@@ -518,6 +551,12 @@ async def test_microversions(cloud: FakeCloud, http: Http) -> None:
         return answer.json["server"]  # type: ignore[no-any-return]
 
     assert "id" in (await shown("2.1"))["flavor"]
+    volume = cloud.create("volume")
+    for version, there in (("3.60", False), ("3.63", True)):
+        found = await http.ask(cloud.block_storage, f"/volumes/{volume}", "demo", version=f"volume {version}")
+        assert ("volume_type_id" in found.json["volume"]) == there
+    types = (await http.ask(cloud.block_storage, "/types?is_public=None")).json["volume_types"]
+    assert [one["id"] for one in types] == [cloud.block_storage.volumes[volume]["volume_type_id"]]
     assert "locked" not in await shown("2.1")
     assert (await shown("2.90"))["flavor"]["original_name"] == (await shown("latest"))["flavor"]["original_name"]
     assert (await http.ask(cloud.compute, "/servers", version="compute 2.94")).status == 406

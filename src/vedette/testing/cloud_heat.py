@@ -25,7 +25,7 @@ class Heat(Service):
         self.global_index = False
         """Whether its policy lets admins say `global_tenant`."""
         self.largest_page = 1 << 40
-        self.stacks = Rows(project=lambda row: row["project"], place=lambda row: row["creation_time"], newest_first=True)
+        self.stacks = _stacks()
         self.gone: dict[str, Row] = {}
         """Stacks that were deleted."""
         self.rows = {"stack": self.stacks}
@@ -166,13 +166,18 @@ class Heat(Service):
         def keep(row: Row) -> bool:
             return (nested or not row["parent"]) and all(matches(row, name, values) for name, values in wanted.items())
 
+        rows = self.stacks
+        if ask.one("show_deleted").lower() in ("true", "1"):
+            rows = _stacks()
+            for row in [*(self.stacks.copy(id_) for id_ in self.stacks), *self.gone.values()]:
+                rows.put(row)
         marker = ask.one("marker")
         limit = self.limit(ask)
         # A marker that isn't there is as good as none.
-        known = ask if self.stacks.seen(marker, ask.who) else _without_marker(ask)
+        known = ask if rows.seen(marker, ask.who) else _without_marker(ask)
         found, _, last, full = self.page(
             known,
-            self.stacks,
+            rows,
             lambda row: self._shown(row, ask.who),
             plain=False,
             keep=keep,
@@ -235,6 +240,10 @@ class Heat(Service):
         if row["id"] in self.stacks:
             self.delete("stack", row["id"])
         return Reply(status=204)
+
+
+def _stacks() -> Rows:
+    return Rows(project=lambda row: row["project"], place=lambda row: row["creation_time"], newest_first=True)
 
 
 def _without_marker(ask: Ask) -> Ask:

@@ -127,7 +127,7 @@ class Neutron(Service):
         if kind == "subnet":
             self._subnet_of(row, added=False)
         elif kind in ("network", "rbac_policy"):
-            for policy in [id_ for id_ in self.rbac_policies if self.rbac_policies[id_]["object_id"] == id_]:
+            for policy in [one for one in self.rbac_policies if self.rbac_policies[one]["object_id"] == id_]:
                 self.rbac_policies.remove(policy)
             self._grant()
         if announce:

@@ -257,7 +257,7 @@ class Cinder(Service):
                 "user_id": row["user_id"],
                 "availability_zone": row["availability_zone"],
                 "volume_id": row["id"],
-                "volume_type": row["_type"],
+                "volume_type": row["volume_type_id"],
                 "display_name": row["name"],
                 "launched_at": created,
                 "status": row["status"],
@@ -332,6 +332,7 @@ class Cinder(Service):
             ("GET", r"/(volumes|snapshots)/([^/]+)", self._show),
             ("DELETE", r"/(volumes|snapshots)/([^/]+)", self._delete),
             ("GET", r"/os-services", self._services),
+            ("GET", r"/types", self._types),
         )
 
     def _malformed(self, ask: Ask) -> Reply:
@@ -395,6 +396,11 @@ class Cinder(Service):
         self.delete(kind, row["id"])
         return Reply(status=202)
 
+    def _types(self, ask: Ask) -> Reply:
+        more: Row = {"qos_specs_id": None} if ask.who.admin else {}
+        row: Row = {"id": TYPE, "name": "fake", "is_public": True, "description": None, "extra_specs": {}}
+        return Reply({"volume_types": [row | more | {"os-volume-type-access:is_public": True}]})
+
     def _services(self, ask: Ask) -> Reply:
         if not ask.who.admin:
             raise Refused(403, "Policy doesn't allow volume_extension:services:index to be performed.")
@@ -415,13 +421,16 @@ class Cinder(Service):
 
 
 TENANT = "os-vol-tenant-attr:tenant_id"
+TYPE = "ca617801-bbd7-49cb-a323-6300b1bd3efa"
+"""The id of its volume type."""
 OWNER = "os-extended-snapshot-attributes:project_id"
-_CINDER_ADMIN = frozenset({"os-vol-host-attr:host", "migration_status", "provider_id"}) | {
+_CINDER_ADMIN = frozenset({"os-vol-host-attr:host", "migration_status", "provider_id", "cluster_name"}) | {
     f"os-vol-mig-status-attr:{name}" for name in ("migstat", "name_id")
 }
 _CINDER_SINCE: dict[str, dict[str, tuple[int, int]]] = {
-    "volume": {"group_id": (3, 13), "provider_id": (3, 21), "shared_targets": (3, 48), "service_uuid": (3, 48)},
-    "snapshot": {"group_snapshot_id": (3, 14), "user_id": (3, 41)},
+    "volume": {"group_id": (3, 13), "provider_id": (3, 21), "shared_targets": (3, 48), "service_uuid": (3, 48)}
+    | {"cluster_name": (3, 61), "volume_type_id": (3, 63), "consumes_quota": (3, 65)},
+    "snapshot": {"group_snapshot_id": (3, 14), "user_id": (3, 41), "consumes_quota": (3, 65)},
 }
 
 
@@ -437,7 +446,9 @@ def _volume(cinder: Cinder, fields: Row, project: str) -> Row:
         "name": "",
         "description": None,
         "volume_type": "fake",
-        "_type": "ca617801-bbd7-49cb-a323-6300b1bd3efa",
+        "volume_type_id": TYPE,
+        "cluster_name": None,
+        "consumes_quota": True,
         "snapshot_id": None,
         "source_volid": None,
         "metadata": {},
@@ -476,5 +487,6 @@ def _snapshot(cinder: Cinder, fields: Row, project: str) -> Row:
         OWNER: volume[TENANT] if volume else project,
         "os-extended-snapshot-attributes:progress": "100%",
         "group_snapshot_id": None,
+        "consumes_quota": True,
         "user_id": volume["user_id"] if volume else cinder.house.someone(project),
     }
