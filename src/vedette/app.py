@@ -49,6 +49,8 @@ from vedette.store.sqlite import SqliteStore
 
 log = logging.getLogger("vedette.app")
 
+BuildSource = Callable[[SourceSettings, Clock, Telemetry], Source]
+
 GRACE_SECONDS = 10.0
 """How long open streams get to end after SIGTERM."""
 
@@ -56,10 +58,19 @@ GRACE_SECONDS = 10.0
 class Service:
     """Everything that runs, built and not yet started. No global state: two can live in one process."""
 
-    def __init__(self, config: Config, *, clock: Clock | None = None, recheck_seconds: float = KEEP_SECONDS) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Clock | None = None,
+        recheck_seconds: float = KEEP_SECONDS,
+        build_source: BuildSource | None = None,
+    ) -> None:
         """`recheck_seconds`: how long Keystone's word on a token is good, and how often the rights of open streams are looked
-        at; other than a minute only for tests."""
+        at; other than a minute only for tests. `build_source`: what builds each source instead of its plug, for a source with a
+        broker that isn't a real one."""
         self.config = config
+        self._build_source = build_source or _source
         self._recheck_seconds = recheck_seconds
         self.clock = clock or SystemClock()
         self.telemetry = Telemetry()
@@ -97,7 +108,7 @@ class Service:
         else:
             store = MemoryStore(clock)
         self.store = store
-        sources = [_source(one, clock, telemetry) for one in config.sources]
+        sources = [self._build_source(one, clock, telemetry) for one in config.sources]
         authenticator, self._keystone = _authenticator(config, clock, telemetry, self._recheck_seconds)
         ingest = self.ingest = Ingest(store, kinds, telemetry, {one.name: one.drop for one in config.sources})
         hub = self.hub = Hub(
@@ -238,9 +249,14 @@ class Service:
             self.failed.exception()  # seen
 
 
-async def serve(config: Config, *, ready: Callable[[Service], None] = lambda _service: None) -> None:
+async def serve(
+    config: Config,
+    *,
+    ready: Callable[[Service], None] = lambda _service: None,
+    build_source: BuildSource | None = None,
+) -> None:
     """Run until SIGTERM or SIGINT. Raises CannotStart when a part can't go on without a person."""
-    service = Service(config)
+    service = Service(config, build_source=build_source)
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

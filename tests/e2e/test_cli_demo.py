@@ -15,7 +15,10 @@ from typing import Any
 
 import msgspec
 import pytest
+import typer
 from cli_processes import Running, free_port, port_created, run, running
+
+from vedette.cli import app
 
 
 @asynccontextmanager
@@ -163,6 +166,52 @@ async def test_the_demo_leaves_nothing_behind_however_it_is_ended(tmp_path: Path
         code, _, _ = await playing.end()
     assert code == 0
     assert not list(tmp_path.iterdir())
+
+
+async def test_the_fake_cloud_shows_what_no_notification_says(tmp_path: Path) -> None:
+    port = free_port()
+    environ = {"VEDETTE_URL": f"http://127.0.0.1:{port}"}
+    async with (
+        running("demo", "--cloud", "fake", "--listen", f"127.0.0.1:{port}", TMPDIR=str(tmp_path)) as playing,
+    ):
+        assert "fake cloud" in await playing.line_with("Vedette")
+        await playing.line_with("Ctrl-C ends it")
+        async with (
+            running("watch", "port", "-o", "json", **environ) as watching,
+            running("events", "--follow", "--since", "1h", "--type", "*.resync", "-o", "json", **environ) as resyncing,
+        ):
+            # Made by a tenant, announced DOWN; ACTIVE a little later, which only the API says.
+            announced: set[str] = set()
+            while True:
+                event = json.loads(await watching.line())
+                object_ = event["object"]
+                origin = object_["metadata"]["annotations"]["vedette.dev/origin"]
+                if event["type"] == "ADDED" and origin == "notification":
+                    assert object_["status"]["status"] == "DOWN"
+                    announced.add(object_["metadata"]["name"])
+                if object_["status"]["status"] == "ACTIVE" and object_["metadata"]["name"] in announced:
+                    break
+            assert (event["type"], origin) == ("MODIFIED", "verify")
+            # And what was there before anybody listened.
+            await resyncing.line_with("network.create.resync")
+        playing.signal(signal.SIGINT)
+        code, _, said = await playing.end()
+    assert code == 0
+    assert said.startswith("Stopped after "), "nothing was out of order"
+    assert "calls of the API" in said
+    assert len(said.splitlines()) == 1
+    assert not list(tmp_path.iterdir()), "nothing is kept"
+
+
+async def test_the_demo_says_which_clouds_there_are() -> None:
+    code, _, said = await run("demo", "--cloud", "mars")
+    assert (code, said) == (2, "Error: no recording is called 'mars'; there are: recorded, fake\n")
+    code, out, _ = await run("demo", "--help")
+    assert "fake" in out
+    demo: Any = typer.main.get_group(app).commands["demo"]
+    option = next(option for option in demo.params if option.name == "cloud")
+    for begun, names in (("", ["recorded", "fake"]), ("f", ["fake"])):
+        assert [item.value for item in option.shell_complete(typer.Context(demo), begun)] == names
 
 
 async def test_a_port_that_is_taken_is_said_in_one_line() -> None:

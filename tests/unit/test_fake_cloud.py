@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,13 @@ from keystoneauth1.exceptions import EndpointNotFound
 
 from vedette import plugins
 from vedette.clients.keystone import credentials
-from vedette.sources.openstack import decode
+from vedette.kit.tasks import cancel
+from vedette.kit.telemetry import Telemetry
+from vedette.model.notice import Notice
+from vedette.sources.openstack import OpenStackSource, Options, decode
 from vedette.testing.clock import FakeClock
 from vedette.testing.cloud import FakeCloud
+from vedette.testing.cloud_life import MOST, Life, on_a_broker
 from vedette.testing.cloud_nova import HOST, TASK_STATE
 from vedette.testing.cloud_service import Service
 
@@ -903,6 +907,71 @@ def test_what_is_announced_is_what_real_ones_announce_and_our_kinds_read_it() ->
             read |= {reading.kind for reading in kind.read(notice)}
     assert read >= {"Port", "Network", "Subnet", "Router", "FloatingIP", "SecurityGroup", "LoadBalancer", "Server", "Flavor"}
     assert read >= {"Aggregate", "ServerGroup", "Keypair", "Image", "Volume", "Snapshot", "Stack", "User", "Project"}
+
+
+# --- a life of its own
+
+
+def lives(seconds: int) -> tuple[FakeCloud, list[str]]:
+    """After so long, and what was announced."""
+    clock = FakeClock()
+    cloud = FakeCloud(clock)
+    told: list[str] = []
+    cloud.listeners.append(lambda sent: told.append(sent.event_type))
+
+    async def living() -> None:
+        life = asyncio.create_task(Life(cloud).run())
+        await clock.advance(seconds)
+        assert not life.done()
+        await cancel(life)
+
+    asyncio.run(living())
+    return cloud, told
+
+
+def test_a_life_that_shows_everything_and_grows_for_ever_in_nothing() -> None:
+    cloud, told = lives(1200)
+    for kind, most in MOST.items():
+        assert 0 < len(cloud.rows(kind)) <= most
+    assert len(cloud.load_balancer.members) <= 2 * MOST["loadbalancer"]
+    assert set(told) >= {"port.create.end", "port.delete.end", "compute.instance.create.end", "compute.instance.delete.end"}
+    assert set(told) >= {"octavia.loadbalancer.create.end", "octavia.loadbalancer.update.end", "octavia.loadbalancer.delete.end"}
+    assert not [event for event in told if event.startswith("volume.")], "volumes are what the bus loses"
+    assert len(cloud.network.networks) == 4, "nothing that was there before is told or lost"
+    assert lives(1200)[1] == told, "one seed, one life"
+
+
+async def test_a_lifes_ports_go_active_silently() -> None:
+    clock = FakeClock()
+    cloud = FakeCloud(clock)
+    life = asyncio.create_task(Life(cloud).run())
+    while cloud.announced[-1].event_type != "port.create.end" if cloud.announced else True:
+        await clock.advance(0.5)
+    port = cloud.announced[-1].payload["port"]
+    assert port["status"] == "DOWN"
+    await clock.advance(5)
+    assert cloud.network.ports[port["id"]]["status"] == "ACTIVE"
+    assert not [sent for sent in cloud.announced if sent.payload.get("port", {}).get("status") == "ACTIVE"]
+    await cancel(life)
+
+
+async def test_on_a_broker_a_source_hears_the_cloud() -> None:
+    clock = FakeClock()
+    cloud = FakeCloud(clock)
+    cloud.port(name="before anybody listened")
+    options = Options(name="one", amqp=("amqp://127.0.0.1",))
+    source = OpenStackSource(options, clock, Telemetry(), broker=on_a_broker(cloud))
+    heard: asyncio.Queue[str] = asyncio.Queue()
+
+    async def offer(notices: Sequence[Notice]) -> None:
+        for notice in notices:
+            heard.put_nowait(notice.event_type)
+
+    running = asyncio.create_task(source.run(offer))
+    assert await heard.get() == "vedette.gap", "whoever has a new queue has missed something"
+    cloud.loadbalancer()
+    assert [await heard.get() for _ in range(3)] == ["port.create.start", "port.create.end", "octavia.loadbalancer.create.end"]
+    await cancel(running)
 
 
 NEVER_CAPTURED = {

@@ -23,10 +23,14 @@ from vedette.cli.reach import DEFAULT_URL
 from vedette.cli.show import closing, say
 from vedette.errors import CannotStart, ConfigError
 from vedette.kit.memory import look_for_cycles_seldom
+from vedette.kit.tasks import cancel, keep_running
 
 if TYPE_CHECKING:
     from vedette.app import Service
-    from vedette.config import Config
+    from vedette.config import Config, SourceConfig
+    from vedette.kit.clock import Clock
+    from vedette.kit.telemetry import Telemetry
+    from vedette.ports import Source
 
 DEFAULT_CONFIG = Path("/etc/vedette/vedette.yaml")
 DEFAULT_LISTEN = "127.0.0.1:8470"
@@ -36,6 +40,10 @@ SPEED = 1.5
 MOST_QUIET = 1.0
 """Seconds of silence in the demo: the recording's own pauses (someone waits for a server to be built) are cut down to this."""
 COUNTER_SECONDS = 1.0
+FAKE = "fake"
+"""The cloud that isn't played: it is made up as it goes, and has an API."""
+RESYNC_SECONDS = 20
+"""Between two comparisons with that API: often, so that what was missed is found while somebody looks."""
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", envvar="VEDETTE_CONFIG", help="The configuration file.", metavar="FILE")
@@ -60,6 +68,7 @@ DEMO_EXAMPLES = """Examples:
 
 \b
 vedette demo
+vedette demo --cloud fake
 vedette demo --listen 127.0.0.1:9000
 """
 
@@ -119,8 +128,8 @@ def version() -> None:
 # --- demo ------------------------------------------------------------------------------------------------------------------
 
 
-def _recordings(incomplete: str) -> list[str]:
-    return [name for name in recordings() if name.startswith(incomplete)]
+def _clouds(incomplete: str) -> list[str]:
+    return [name for name in (*recordings(), FAKE) if name.startswith(incomplete)]
 
 
 def demo(
@@ -128,28 +137,72 @@ def demo(
         str, typer.Option("--listen", help="Where to serve; this machine only, since nobody has to log in.", metavar="HOST:PORT")
     ] = DEFAULT_LISTEN,
     cloud: Annotated[
-        str, typer.Option("--cloud", help="Which recording to play.", autocompletion=_recordings, metavar="NAME")
+        str,
+        typer.Option(
+            "--cloud",
+            help=f"Which recording to play; `{FAKE}`: a cloud that is made up as it goes, with an API to be asked.",
+            autocompletion=_clouds,
+            metavar="NAME",
+        ),
     ] = "recorded",
 ) -> None:
-    """Play a recorded cloud, over and over, as if it happened now.
+    """Play a recorded cloud, over and over, as if it happened now; or follow a fake one.
 
     Notifications of a real OpenStack, an empty store in a temporary folder, nothing else to install.
+
+    `--cloud fake` also shows what no notification says, read from the cloud's API: ports that go ACTIVE, the state of listeners
+    and members, and what was missed.
     """
-    from vedette import app
     from vedette.kit.log import configure
 
     there = recordings()
-    if cloud not in there:
-        raise ConfigError(f"no recording is called {cloud!r}; there are: {', '.join(there)}")
+    if cloud not in (*there, FAKE):
+        raise ConfigError(f"no recording is called {cloud!r}; there are: {', '.join((*there, FAKE))}")
     configure("error")
     playing = _Playing(cloud)
-    with (
-        resources.as_file(there[cloud]) as recording,
-        tempfile.TemporaryDirectory(prefix="vedette-demo-") as folder,
-    ):
-        settings = _demo_settings(listen, Path(folder), recording)
-        _run(playing.until_stopped(lambda ready: app.serve(settings, ready=ready)))
+    with tempfile.TemporaryDirectory(prefix="vedette-demo-") as folder:
+        if cloud == FAKE:
+            _run(playing.until_stopped(lambda ready: _follow_fake(listen, Path(folder), playing, ready)))
+        else:
+            with resources.as_file(there[cloud]) as recording:
+                _run(playing.until_stopped(lambda ready: _play(listen, Path(folder), recording, ready)))
     playing.ended()
+
+
+async def _play(listen: str, folder: Path, recording: Path, ready: Callable[[Service], None]) -> None:
+    from vedette import app
+
+    source = {"type": "replay", "path": str(recording), "loop": True, "speed": SPEED, "max_gap": MOST_QUIET}
+    await app.serve(_demo_settings(listen, folder, source), ready=ready)
+
+
+async def _follow_fake(listen: str, folder: Path, playing: _Playing, ready: Callable[[Service], None]) -> None:
+    """The real source, client and engine on a cloud and a broker that are not."""
+    from vedette import app
+    from vedette.kit.clock import SystemClock
+    from vedette.sources.openstack import OpenStackSource
+    from vedette.testing.cloud import FakeCloud
+    from vedette.testing.cloud_life import Life, on_a_broker
+
+    async with FakeCloud(SystemClock()) as cloud:
+        broker = on_a_broker(cloud)
+        playing.calls = cloud.count
+        source = {
+            "type": "openstack",
+            "amqp": ["amqp://127.0.0.1"],
+            "api": {**cloud.credentials("admin"), "resync": RESYNC_SECONDS},
+        }
+
+        def build(one: SourceConfig, clock: Clock, telemetry: Telemetry) -> Source:
+            return OpenStackSource(one.options, clock, telemetry, broker=broker)
+
+        settings = _demo_settings(listen, folder, source)
+        name = "the life of the fake cloud"
+        living = asyncio.create_task(keep_running(name, Life(cloud).run), name=name)
+        try:
+            await app.serve(settings, ready=ready, build_source=build)
+        finally:
+            await cancel(living)
 
 
 def recordings() -> dict[str, Any]:
@@ -162,7 +215,7 @@ def recordings() -> dict[str, Any]:
     }
 
 
-def _demo_settings(listen: str, folder: Path, recording: Path) -> Config:
+def _demo_settings(listen: str, folder: Path, source: dict[str, Any]) -> Config:
     """As a file would say it, so that a wrong address is refused in the same words."""
     from vedette.config import load_text
 
@@ -171,9 +224,7 @@ def _demo_settings(listen: str, folder: Path, recording: Path) -> Config:
         "data_dir": str(folder / "store"),
         "retention": {"max_age": "1d", "max_bytes": "2GiB"},
         "auth": {"mode": "none"},
-        "sources": [
-            {"name": "demo", "type": "replay", "path": str(recording), "loop": True, "speed": SPEED, "max_gap": MOST_QUIET}
-        ],
+        "sources": [{"name": "demo", **source}],
     }
     try:
         # JSON is YAML; a ${ in a path is no variable.
@@ -191,6 +242,8 @@ class _Playing:
         self._cloud = cloud
         self._service: Service | None = None
         self._live = sys.stderr.isatty()
+        self.calls: Callable[[], int] | None = None
+        """How often the cloud's API was asked, where it has one."""
 
     async def until_stopped(self, serve: Callable[[Callable[[Service], None]], Coroutine[Any, Any, None]]) -> None:
         counting: list[asyncio.Task[None]] = []
@@ -218,6 +271,7 @@ class _Playing:
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         here = "" if url == DEFAULT_URL else f" --server {url}"
         command = _called()
+        fake = self._cloud == FAKE
         lines = [
             ("every port, then every change of one", f"{command} watch port{here}"),
             ("the same for kubectl, and whatever speaks Kubernetes", f"kubectl --server {url} get ports -A -w"),
@@ -225,8 +279,18 @@ class _Playing:
             ("the same in one word: WEaaS' path", f"curl -N {url}/port"),
             ("every notification as a CloudEvent", f"{command} events --follow{here}"),
         ]
+        if fake:
+            lines[0] = ("every port: made DOWN, soon ACTIVE, which no notification says", f"{command} watch port{here}")
+            lines[3:] = [
+                ("members of load balancers, of which OpenStack announces nothing", f"{command} watch member{here}"),
+                (
+                    "what nobody announced: read from the API",
+                    f"{command} events --follow --type '*.verify,*.resync'{here}",
+                ),
+            ]
         console = Console(soft_wrap=True, highlight=False)
-        console.print(Text.assemble(("Vedette", "bold"), f" plays the cloud {self._cloud!r} at ", (url, "bold cyan"), "\n"))
+        does = " follows a fake cloud at " if fake else f" plays the cloud {self._cloud!r} at "
+        console.print(Text.assemble(("Vedette", "bold"), does, (url, "bold cyan"), "\n"))
         console.print("In another shell, try:\n")
         for what, line in lines:
             console.print(Text.assemble("  ", (f"# {what}", "dim")))
@@ -247,7 +311,8 @@ class _Playing:
         events = int(value("vedette_notices_events_total", {"source": "demo"}) or 0)
         watchers = int(value("vedette_watchers") or 0)
         written = int(value("vedette_watch_events_total") or 0)
-        return f"{events:,} notifications · {watchers} watching · {written:,} events sent to watchers"
+        asked = f" · {self.calls():,} calls of the API" if self.calls is not None else ""
+        return f"{events:,} notifications{asked} · {watchers} watching · {written:,} events sent to watchers"
 
     def ended(self) -> None:
         if self._service is not None:

@@ -119,8 +119,8 @@ class Octavia(Service):
             if state == "PENDING_DELETE":
                 self.delete(kind, child)
             elif state in PENDING:
-                online = "NO_MONITOR" if kind == "member" else "ONLINE"
-                self.status(kind, child, provisioning="ACTIVE", operating=online)
+                watched = kind != "member" or self.pools[self.members[child]["pool_id"]]["healthmonitor_id"]
+                self.status(kind, child, provisioning="ACTIVE", operating="ONLINE" if watched else "NO_MONITOR")
         if did == "delete":
             self.delete("loadbalancer", id_)
         elif did:
