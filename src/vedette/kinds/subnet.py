@@ -60,11 +60,16 @@ _network = msgspec.json.Decoder(_NetworkNotice)
 
 
 def _of_network(notice: Notice) -> Iterable[Reading]:
-    """A network that begins or ends to be shared takes its subnets with it."""
-    if notice.event_type != "network.update.end":
+    """A network that begins or ends to be shared takes its subnets with it; so does one that is deleted, and they have no event
+    of their own then."""
+    if notice.event_type not in ("network.update.end", "network.delete.end"):
         return ()
     said: _NetworkNotice = decoded(_network.decode, notice.payload, notice.event_type)
-    if said.network is UNSET or not isinstance(said.network.shared, bool) or not said.network.subnets:
+    if said.network is UNSET or not said.network.subnets:
+        return ()
+    if notice.event_type == "network.delete.end":
+        return [Reading(kind="Subnet", id=id_, verb="delete", as_of=notice.sent_at) for id_ in said.network.subnets if id_]
+    if not isinstance(said.network.shared, bool):
         return ()
     everybody = said.network.shared
     return [
@@ -98,7 +103,7 @@ KIND = Kind(
     singular="subnet",
     short_names=("sub",),
     doc="A Neutron subnet: a range of addresses on a network.",
-    events=("subnet.*.end", "network.update.end", "tag.*.end"),
+    events=("subnet.*.end", "network.update.end", "network.delete.end", "tag.*.end"),
     read=SUBNET.reader(more={"tag": tags("Subnet", "subnets"), "network": _of_network}),
     api=SUBNET.api(finish=_as_its_network),
     fields=FIELDS,

@@ -233,6 +233,15 @@ def test_sharing_a_network_shares_its_subnets_and_unsharing_ends_both() -> None:
     assert ("Subnet", "unknown") not in inventory.objects
 
 
+def test_a_network_that_is_deleted_takes_its_subnets_with_it() -> None:
+    inventory = Inventory([notice("network.create.end", {"network": {"id": "n", "subnets": []}}, sent_at=1)])
+    for at, id_ in enumerate(("a", "b"), 2):
+        inventory.tell(notice("subnet.create.end", {"subnet": {"id": id_, "network_id": "n"}}, sent_at=at))
+    inventory.tell(notice("network.delete.end", {"network": {"id": "n", "subnets": ["b"]}, "network_id": "n"}, sent_at=5))
+    assert inventory.live().keys() == {("Subnet", "a")}
+    assert [reading.kind for reading in readings(notice("network.delete.end", {"network_id": "n"}))] == ["Network"]
+
+
 def test_an_rbac_policy_for_everybody_shares_a_network() -> None:
     inventory = Inventory(
         [notice("network.create.end", {"network": {"id": "n", "shared": False, "router:external": False}}, sent_at=1)]
