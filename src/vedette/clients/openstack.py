@@ -62,6 +62,10 @@ SAID = 300
 """Characters of a service's own words in an error."""
 WINDOW = 32
 """Answers whose Date is remembered, of each service."""
+DRIFT = 1000
+"""Two clocks that are being corrected move apart by a thousandth of the time at most: the kernel slews each by 500 ppm."""
+QUIET_SECONDS = 60.0
+"""A service that stays unwell in the same way is spoken of once in so long."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 120.0)
 
@@ -98,16 +102,17 @@ class ClockDifference:
     """How far a service's clock is from ours, from the Date of its answers.
 
     Date has whole seconds: when the service answered, its clock was in [Date, Date + 1 s), and ours between sending and
-    receiving. Each answer gives bounds of (its clock - ours); the last ones hold together, until they contradict each other
-    because one of the clocks was set.
+    receiving. Each answer gives bounds of (its clock - ours), that widen as they grow old, since clocks drift. The last ones
+    hold together, until they contradict each other because one of the clocks was set.
     """
 
     def __init__(self) -> None:
-        self._bounds: deque[tuple[int, int]] = deque(maxlen=WINDOW)
+        self._bounds: deque[tuple[int, int, int]] = deque(maxlen=WINDOW)
+        """When (ours), the least and the most that it was then."""
 
     def saw(self, sent: int, received: int, date: int) -> None:
         """One answer; all in microseconds, `date` a whole second of theirs."""
-        bounds = (date - received, date + 1_000_000 - sent)
+        bounds = (received, date - received, date + 1_000_000 - sent)
         self._bounds.append(bounds)
         if self.low > self.high:
             self._bounds.clear()
@@ -115,11 +120,15 @@ class ClockDifference:
 
     @property
     def low(self) -> int:
-        return max((low for low, _ in self._bounds), default=0)
+        return max((low - self._drift(when) for when, low, _ in self._bounds), default=0)
 
     @property
     def high(self) -> int:
-        return min((high for _, high in self._bounds), default=0)
+        return min((high + self._drift(when) for when, _, high in self._bounds), default=0)
+
+    def _drift(self, when: int) -> int:
+        """By how much the two may have moved apart between then and the newest answer."""
+        return abs(self._bounds[-1][0] - when) // DRIFT
 
     @property
     def estimate(self) -> int:
@@ -164,6 +173,8 @@ class OpenStackCloud:
         self._differences: dict[str, ClockDifference] = {}
         self._refused: dict[str, tuple[float, str]] = {}
         """Service ("" for Keystone's own word) → until when (monotonic) nothing is tried, and why."""
+        self._unwell: dict[str, tuple[int, float]] = {}
+        """Service → with which status (0: no answer) it was last spoken of in the log, and until when it isn't again."""
         self._unlimited: set[tuple[str, str]] = set()
         """Lists that take no `limit`."""
         self._requests = telemetry.counter(
@@ -270,16 +281,26 @@ class OpenStackCloud:
             if isinstance(outcome, str):
                 problem, asked_for = outcome, 0.0
             elif status not in (408, 429) and status < 500:
+                self._unwell.pop(service, None)
                 return outcome
             else:
                 problem = f"it answered {status} to {path}" + self._said(getattr(outcome, "body", b""))
                 asked_for = _retry_after(getattr(outcome, "retry_after", ""), self._clock)
             wait = next(waits, None)
             if wait is None:
-                log.warning("gave up: %s", problem, extra=kv(source=self._name, service=service, path=path, tries=TRIES))
+                self._gave_up(service, path, problem, status)
                 raise CloudUnavailable(f"{service}: {problem}", delay=min(max(asked_for, 5.0), LONGEST_WAIT))
             self._retries.labels(self._name, service).inc()
             await self._clock.sleep(min(max(wait, asked_for), LONGEST_WAIT))
+
+    def _gave_up(self, service: str, path: str, problem: str, status: int) -> None:
+        """In the log; who asks again every second says it no more often."""
+        now = self._clock.monotonic()
+        before, until = self._unwell.get(service, (-1, 0.0))
+        level = logging.DEBUG if status == before and now < until else logging.WARNING
+        if level == logging.WARNING:
+            self._unwell[service] = (status, now + QUIET_SECONDS)
+        log.log(level, "gave up: %s", problem, extra=kv(source=self._name, service=service, path=path, tries=TRIES))
 
     async def _once(self, service: str, work: Callable[[Sdk, Job], _T | str]) -> _T | str:
         """One try in a thread; a text says why there was no answer."""

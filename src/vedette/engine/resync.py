@@ -16,7 +16,7 @@ import asyncio
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Literal
 
@@ -315,54 +315,64 @@ class Resync:
         )
 
     async def _service(self, cloud: _Cloud, kinds: Sequence[Kind], confirmed: frozenset[str]) -> None:
+        """One listing after the other: the cloud has more to do. What is left of one goes on during the next."""
         doubts: dict[str, str] = {}
-        for kind in sorted(kinds, key=lambda one: one.singular):
-            report = cloud.reports[kind.singular] = KindReport(
-                kind.singular, state="listing", complete_at=cloud.reports[kind.singular].complete_at
-            )
-            began = self._clock.monotonic()
-            try:
-                await self._kind(cloud, kind, report, doubts, kind.singular in confirmed)
-            except NoService as why:
-                report.state, report.detail = "absent", str(why)
-            except (Forbidden, Unauthenticated) as why:
-                report.state, report.detail = "refused", str(why)
-            except (TryLater, VedetteError) as why:
-                report.state, report.detail = "incomplete", str(why)
-            except Exception as why:
-                report.state, report.detail = "incomplete", f"an error in Vedette: {type(why).__name__}"
-                log.exception("a kind could not be listed", extra=kv(source=cloud.source, kind=kind.singular))
-            finally:
-                report.took = self._clock.monotonic() - began
-                report.ended_at = self._clock.now_us()
-                if report.state in ("done", "held"):
-                    report.complete_at = report.ended_at
+        async with asyncio.TaskGroup() as group:
+            for kind in sorted(kinds, key=lambda one: one.singular):
+                before = cloud.reports[kind.singular]
+                report = cloud.reports[kind.singular] = KindReport(kind.singular, state="listing", complete_at=before.complete_at)
+                one = _Listing(kind, report, self._clock.monotonic(), self._clock.now_us())
+                if await self._guarded(cloud, one, self._list(cloud, one, doubts)):
+                    finish = self._finish(cloud, one, kind.singular in confirmed)
+                    group.create_task(self._guarded(cloud, one, finish), name=f"{cloud.source}: resync {kind.singular}")
+
+    async def _guarded(self, cloud: _Cloud, one: _Listing, work: Coroutine[Any, Any, None]) -> bool:
+        """Whether the work was done; else the report says why not."""
+        report = one.report
+        try:
+            await work
+        except NoService as why:
+            report.state, report.detail = "absent", str(why)
+        except (Forbidden, Unauthenticated) as why:
+            report.state, report.detail = "refused", str(why)
+        except VedetteError as why:
+            report.state, report.detail = "incomplete", str(why)
+        except Exception as why:
+            report.state, report.detail = "incomplete", f"an error in Vedette: {type(why).__name__}"
+            log.exception("a kind could not be listed", extra=kv(source=cloud.source, kind=report.kind))
+        if report.state in FINAL:
+            report.took = self._clock.monotonic() - one.began
+            report.ended_at = self._clock.now_us()
+            if report.state in ("done", "held"):
+                report.complete_at = report.ended_at
             self._numbers.ended(cloud.source, report)
             if report.state in ("incomplete", "refused", "held"):
-                told = kv(source=cloud.source, kind=kind.singular, listed=report.listed)
+                told = kv(source=cloud.source, kind=report.kind, listed=report.listed)
                 log.warning("resync %s: %s", report.state, report.detail, extra=told)
+        return report.state not in FINAL
 
-    async def _kind(self, cloud: _Cloud, kind: Kind, report: KindReport, doubts: dict[str, str], confirmed: bool) -> None:
-        """One kind: list, compare, and at the end look for what is gone. Raises what the cloud raises."""
+    async def _list(self, cloud: _Cloud, one: _Listing, doubts: dict[str, str]) -> None:
+        """The whole listing, compared page by page. Raises what the cloud raises."""
+        kind, report = one.kind, one.report
         api = kind.api
         assert api is not None
-        began_us = self._clock.now_us()
-        doubt = await self._doubt(cloud.use, api, doubts)
-        report.sees_all = not doubt
-        there: set[str] = set()
-        waiting: deque[tuple[float, list[Reading]]] = deque()
+        one.doubt = await self._doubt(cloud.use, api, doubts)
+        report.sees_all = not one.doubt
         try:
             async with aclosing(closable(api.list(cloud.use.cloud))) as pages:
                 async for readings in pages:
-                    there.update(one.id for one in readings if one.kind == kind.kind and one.group == kind.group)
-                    report.listed = len(there)
-                    await self._compare(cloud, readings, waiting)
-                    await self._tell_due(cloud, report, waiting)
+                    one.there.update(said.id for said in readings if said.kind == kind.kind and said.group == kind.group)
+                    report.listed = len(one.there)
+                    await self._compare(cloud, readings, one.waiting)
+                    await self._tell_due(cloud, one)
         except VedetteError:
-            await self._tell_all(cloud, report, waiting)  # it was cut short: what it did show is true
+            await self._tell_all(cloud, one)  # it was cut short: what it did show is true
             raise
-        await self._tell_all(cloud, report, waiting)
-        await self._delete(cloud, kind, report, there, began_us, confirmed, doubt)
+
+    async def _finish(self, cloud: _Cloud, one: _Listing, confirmed: bool) -> None:
+        """What the last pages showed, and then what is gone."""
+        await self._tell_all(cloud, one)
+        await self._delete(cloud, one, confirmed)
 
     async def _doubt(self, use: CloudUse, api: Api, doubts: dict[str, str]) -> str:
         """Once a pass and service."""
@@ -375,15 +385,15 @@ class Resync:
         if found:
             waiting.append((self._clock.monotonic() + GRACE_SECONDS, [one.reading for one in found]))
 
-    async def _tell_all(self, cloud: _Cloud, report: KindReport, waiting: deque[tuple[float, list[Reading]]]) -> None:
-        while waiting:
-            await self._clock.sleep(max(0.001, waiting[0][0] - self._clock.monotonic()))
-            await self._tell_due(cloud, report, waiting)
+    async def _tell_all(self, cloud: _Cloud, one: _Listing) -> None:
+        while one.waiting:
+            await self._clock.sleep(max(0.001, one.waiting[0][0] - self._clock.monotonic()))
+            await self._tell_due(cloud, one)
 
-    async def _tell_due(self, cloud: _Cloud, report: KindReport, waiting: deque[tuple[float, list[Reading]]]) -> None:
-        while waiting and waiting[0][0] <= self._clock.monotonic():
-            _, readings = waiting.popleft()
-            await self._tell(cloud, report, await differences(self._store, cloud.source, readings))
+    async def _tell_due(self, cloud: _Cloud, one: _Listing) -> None:
+        while one.waiting and one.waiting[0][0] <= self._clock.monotonic():
+            _, readings = one.waiting.popleft()
+            await self._tell(cloud, one.report, await differences(self._store, cloud.source, readings))
 
     async def _tell(self, cloud: _Cloud, report: KindReport, found: Sequence[Difference]) -> None:
         entries = [entry(one, "resync", self._named, _reason) for one in found]
@@ -409,14 +419,13 @@ class Resync:
 
     # --- what is gone ---
 
-    async def _delete(
-        self, cloud: _Cloud, kind: Kind, report: KindReport, there: set[str], began_us: int, confirmed: bool, doubt: str
-    ) -> None:
-        known, gone = await self._unlisted(cloud, kind, there, began_us)
-        if doubt:
+    async def _delete(self, cloud: _Cloud, one: _Listing, confirmed: bool) -> None:
+        kind, report = one.kind, one.report
+        known, gone = await self._unlisted(cloud, one)
+        if one.doubt:
             report.state = "done"
             if gone:
-                report.detail = f"{len(gone)} known objects are not in the listing, and stay: {doubt}"
+                report.detail = f"{len(gone)} known objects are not in the listing, and stay: {one.doubt}"
             return
         if len(gone) > MOST_DELETED and len(gone) > known * SHARE_DELETED and not confirmed:
             report.state, report.held = "held", len(gone)
@@ -429,17 +438,17 @@ class Resync:
         unsure = 0
         for start in range(0, len(gone), CONFIRMING):
             looked = await asyncio.gather(*(look(cloud.use, kind, id_, self._clock) for id_ in gone[start : start + CONFIRMING]))
-            unsure += sum(one is None for one in looked)
-            readings = [reading for one in looked if one is not None for reading in one]
+            unsure += sum(said is None for said in looked)
+            readings = [reading for said in looked if said is not None for reading in said]
             await self._tell(cloud, report, await differences(self._store, cloud.source, readings))
         report.state = "done"
         if unsure:
             report.detail = f"{unsure} objects are not in the listing, and the API did not say that they are gone: they stay"
 
-    async def _unlisted(self, cloud: _Cloud, kind: Kind, there: set[str], began_us: int) -> tuple[int, list[str]]:
+    async def _unlisted(self, cloud: _Cloud, one: _Listing) -> tuple[int, list[str]]:
         """How many objects are known, and those that the listing should have had. (What came by notice while it ran may be
         younger than its page.)"""
-        selection = Selection(scope=EVERYTHING, group=kind.group, kind=kind.kind, source=cloud.source)
+        selection = Selection(scope=EVERYTHING, group=one.kind.group, kind=one.kind.kind, source=cloud.source)
         after: tuple[str, str] | None = None
         revision = known = 0
         gone: list[str] = []
@@ -447,15 +456,28 @@ class Resync:
             page = await self._store.objects(selection, revision=revision, after=after)
             revision, after = page.revision, page.after
             known += len(page.items)
-            absent = [key for key, _ in page.items if key.id not in there]
-            states = await self._store.held(absent)
-            gone += [one.key.id for one in states if one is not None and not one.deleted and one.as_of < began_us]
+            states = await self._store.held([key for key, _ in page.items if key.id not in one.there])
+            gone += [held.key.id for held in states if held is not None and not held.deleted and held.as_of < one.began_us]
             if after is None:
                 return known, gone
 
 
 def _reason(difference: Difference) -> str:
     return "completed" if difference.fills else f"missed-{difference.word}"
+
+
+class _Listing:
+    """One kind in one pass."""
+
+    def __init__(self, kind: Kind, report: KindReport, began: float, began_us: int) -> None:
+        self.kind = kind
+        self.report = report
+        self.began, self.began_us = began, began_us
+        self.doubt = ""
+        """Why objects may be missing in it although they are there."""
+        self.there: set[str] = set()
+        self.waiting: deque[tuple[float, list[Reading]]] = deque()
+        """Differences, and when to look at them again."""
 
 
 class _Cloud:
