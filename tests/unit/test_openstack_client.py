@@ -241,8 +241,16 @@ async def test_a_root_is_found_in_the_service_s_own_words_but_not_on_another_hos
     assert rig.service.paths[-1] == "/image/v2/images"
 
 
-async def test_a_root_without_a_version_is_no_root_and_is_looked_for_again(rig: Rig) -> None:
+async def test_where_no_versions_are_found_nothing_is_asked_at_the_root_of_the_catalog(rig: Rig) -> None:
     """What lies under a wrong root is answered with 404, as if it were gone."""
+    rig.type, rig.path = "orchestration", ""
+    rig.service.answer = lambda request: web.Response(status=502)
+    with pytest.raises(CloudUnavailable, match="orchestration: it doesn't say which versions"):
+        await rig.cloud().get("orchestration", "/stacks/x")
+    assert not any("stacks" in path for path in rig.service.paths)
+
+
+async def test_a_root_that_was_not_found_is_looked_for_again(rig: Rig) -> None:
     rig.type = "image"
     rig.service.answer = lambda request: web.json_response({"error": "starting"}, status=503)
     cloud = rig.cloud()
@@ -664,6 +672,26 @@ async def test_after_four_tries_it_is_given_up_with_the_reason(rig: Rig, caplog:
     assert [record.getMessage() for record in gave_up] == ["gave up: it answered 500 to /ports: the database is away"]
 
 
+async def test_who_asks_again_and_again_says_it_once_a_minute(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    cloud = rig.cloud()
+
+    async def warnings(status: int) -> int:
+        caplog.clear()
+        rig.service.answer = lambda request: web.json_response({}, status=status)
+        if status == 200:
+            await cloud.get("network", "/ports")
+        else:
+            with pytest.raises(CloudUnavailable):
+                await cloud.get("network", f"/ports/{rig.clock.now_us()}")
+        return sum(record.levelno == logging.WARNING for record in caplog.records)
+
+    assert [await warnings(status) for status in (503, 503, 503)] == [1, 0, 0]
+    assert await warnings(500) == 1  # that is news
+    rig.clock.tick(openstack.QUIET_SECONDS)
+    assert await warnings(500) == 1
+    assert [await warnings(status) for status in (200, 500)] == [0, 1]
+
+
 async def test_a_service_that_is_down_is_named_and_found_when_it_is_back(rig: Rig) -> None:
     cloud = rig.cloud()
     await rig.service.stop()
@@ -765,8 +793,11 @@ async def test_who_says_a_little_at_a_time_is_given_up_too(rig: Rig) -> None:
         return response
 
     rig.service.answer = answer
+    cloud = rig.cloud(timeout_s=0.1, threads=1)
     with pytest.raises(CloudUnavailable, match="no answer in"):
-        await rig.cloud(timeout_s=0.1).get("network", "/ports")
+        await cloud.get("network", "/ports")
+    rig.service.answer = lambda request: web.json_response({"the thread": "is free"})
+    assert (await cloud.get("network", "/ports")).body == {"the thread": "is free"}
 
 
 # --- threads
@@ -924,6 +955,12 @@ async def test_the_account_of_the_whole_system(rig: Rig) -> None:
     rig.keystone.grant(user, "reader", system=True)
     account = await rig.cloud(rig.credentials(project_name="", system_scope="all")).account()
     assert (account.system, account.roles, account.project_id) == (True, ("reader",), "")
+
+
+async def test_many_at_once_log_in_once(rig: Rig) -> None:
+    cloud = rig.cloud(threads=8)
+    await asyncio.gather(*(cloud.get("network", "/ports") for _ in range(16)))
+    assert rig.keystone.logins == 1
 
 
 async def test_every_way_to_log_in_works(rig: Rig) -> None:
@@ -1102,7 +1139,7 @@ async def test_as_of_follows_a_service_s_clock_and_errs_towards_earlier(rig: Rig
     rig.clock.tick(0.7)  # .7 past the second: the Date of a clock that is 10 s ahead says at least 9.3 s
     assert await dated(rig, cloud, 10) == 9_300_000
     rig.clock.tick(0.25)
-    assert await dated(rig, cloud, 10) == 9_300_000  # …and 9.05 s say less than what is known
+    assert await dated(rig, cloud, 10) == 9_299_750  # …and 9.05 s say less than what is known, but for the drift
     rig.clock.tick(0.06)
     assert await dated(rig, cloud, 10) == 9_990_000
     assert await dated(rig, cloud, -3600) < -3600_000_000 + 1_000_000  # its clock was set: begin anew
@@ -1115,6 +1152,30 @@ async def test_as_of_is_when_the_answered_try_was_sent(rig: Rig) -> None:
     rig.service.answer = lambda request: answers.pop(0)
     answer = await rig.cloud().get("network", "/ports")
     assert answer.as_of - began == round(rig.clock.slept[0] * 1e6)
+
+
+async def test_as_of_is_when_it_was_asked_and_not_when_it_was_answered(rig: Rig) -> None:
+    began = rig.clock.now_us()
+
+    def answer(request: web.Request) -> web.Response:
+        rig.clock.tick(5)
+        return web.json_response({"ports": []})
+
+    rig.service.answer = answer
+    assert (await rig.cloud().get("network", "/ports")).as_of == began
+    (page,) = [page async for page in rig.cloud().pages("network", "/ports", "ports")]
+    assert page.as_of == began + 5_000_000
+
+
+async def test_a_token_that_had_to_be_fetched_first_makes_an_answer_no_older(rig: Rig) -> None:
+    began = rig.clock.now_us()
+
+    async def around(request: web.Request, answer: Callable[[], web.Response]) -> web.StreamResponse:
+        rig.clock.tick(3)
+        return answer()
+
+    rig.keystone.around = around
+    assert (await rig.cloud().get("network", "/ports")).as_of == began + 3_000_000
 
 
 seconds = 1_000_000
@@ -1142,6 +1203,19 @@ def test_the_difference_of_two_clocks_is_within_what_was_seen(truth: int, answer
         if not difference.low <= 0 <= difference.high:
             assert difference.estimate <= truth
         assert truth - difference.estimate <= width <= seconds + there + back
+
+
+@given(st.lists(st.tuples(st.integers(0, 3600 * seconds), st.floats(-1, 1)), min_size=1, max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_clocks_that_are_being_corrected_stay_within_what_was_seen(answers: list[tuple[int, float]]) -> None:
+    """Days of answers, while the difference moves by up to 1000 ppm of the time that passes."""
+    difference = ClockDifference()
+    ours, truth = 1_795_187_946_000_000, 0
+    for passes, slewed in answers:
+        ours += passes
+        truth += round(slewed * (passes // openstack.DRIFT))
+        difference.saw(ours, ours, (ours + truth) // seconds * seconds)
+        assert difference.low <= truth <= difference.high
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 1 << 52)] * 3), min_size=1, max_size=80))
