@@ -557,7 +557,7 @@ def _versioned_server(event: str, payload: Json) -> Said:
     if payload.get("fault"):
         fields["fault"] = {"message": _first_line(payload["fault"]["exception_message"])}
     if "tags" in payload:
-        fields["tags"] = payload["tags"]
+        fields["tags"] = sorted(payload["tags"])
     if "trusted_image_certificates" in payload:
         fields["trusted_image_certificates"] = payload["trusted_image_certificates"]
     if "instance_name" in payload:
@@ -628,6 +628,8 @@ def _flavor(event: str, payload: Json) -> Iterator[Said]:
     }
     if payload["extra_specs"] is not None:
         fields["extra_specs"] = payload["extra_specs"]
+    elif event == "flavor.create":
+        fields["extra_specs"] = {}
     if payload["projects"] is not None:
         fields["access_project_ids"] = payload["projects"]
     yield Said("Flavor", payload["flavorid"], event.removeprefix("flavor."), fields, shared=payload["is_public"])
@@ -678,8 +680,9 @@ def _service(event: str, payload: Json) -> Iterator[Said]:
         "status": "disabled" if payload["disabled"] else "enabled",
         "disabled_reason": payload["disabled_reason"],
         "forced_down": payload["forced_down"],
-        "updated_at": _z(payload["last_seen_up"]),
     }
+    if payload["forced_down"]:
+        fields |= {"state": "down", "updated_at": None}
     if payload["availability_zone"]:
         fields["zone"] = payload["availability_zone"]
     yield Said("ComputeService", payload["uuid"], event.partition(".")[2], fields)
@@ -718,9 +721,10 @@ def _heat(event: str, payload: Json) -> Iterator[Said]:
         "project": payload["tenant_id"],
         "stack_owner": payload["username"],
         "creation_time": _z(payload["create_at"]),
-        "updated_time": _z(payload["updated_at"]),
-        "tags": payload["tags"],
+        "tags": sorted(payload["tags"]),
     }
+    if action.startswith(("create.", "update.")):
+        fields["updated_time"] = _z(payload["updated_at"])
     verb = {"create.start": "create", "create.end": "create", "delete.end": "delete"}.get(action, "update")
     yield Said(
         "Stack",

@@ -1,9 +1,19 @@
-"""What Nova says of a server in words and numbers, and how its API shows it. Nova's kinds are next."""
+"""What Nova says of a server in words and numbers, and what reading its API has in common. Nova's kinds are next."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from vedette.errors import NotUnderstood
 from vedette.model.notice import Notice
+from vedette.ports import Cloud, Items, JsonObject
+
+COMPUTE = "compute"
+ADMINS_ONLY = "/os-aggregates"
+"""Is shown to admins only, in every release, and is short. Nova answers others who ask for every project's server groups, or for
+somebody else's flavors, with their own."""
+FLAVORS = "2.75"
+"""2.55 description, 2.61 extra specs, 2.75 a swap of 0."""
 
 STATUSES: dict[str, dict[str, str]] = {
     "active": {
@@ -68,3 +78,16 @@ def named(id_: str | None, notice: Notice, what: str) -> str:
     if not id_:
         raise NotUnderstood(f"{notice.event_type}: a {what} without an id")
     return id_
+
+
+async def every_flavor(cloud: Cloud) -> AsyncIterator[tuple[str, JsonObject]]:
+    """Id and all that the API shows, public or not."""
+    async for page in flavor_pages(cloud):
+        for item in page.items:
+            id_ = item.get("id")
+            if isinstance(id_, str) and id_:
+                yield id_, item
+
+
+def flavor_pages(cloud: Cloud) -> AsyncIterator[Items]:
+    return cloud.pages(COMPUTE, "/flavors/detail", "flavors", (("is_public", "None"),), microversion=FLAVORS)

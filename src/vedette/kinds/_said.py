@@ -1,7 +1,8 @@
 """Reading one JSON object: the declared fields, typed, and nothing else. The kinds are next.
 
-What comes in are bytes of a payload; what goes out is a dict of exactly those declared fields that the bytes speak of.
-Undeclared keys are skipped by the parser without becoming Python objects: that is what makes reading cheap.
+What comes in are bytes of a payload, or an item of an API's answer; what goes out is a dict of exactly those declared fields
+that it speaks of. Undeclared keys of a payload are skipped by the parser without becoming Python objects: that is what makes
+reading cheap.
 """
 
 from __future__ import annotations
@@ -64,6 +65,13 @@ class Shape:
             if id_ is not UNSET and id_:
                 return id_, public, admin
         return "", public, admin
+
+    def of(self, item: Mapping[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        """The same of an object that is decoded already: an API's."""
+        try:
+            return self.split(msgspec.convert(item, self.struct))
+        except msgspec.ValidationError:
+            return self.forgive(item)
 
     def forgive(self, item: Mapping[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
         """The same of an object whose types are not all as declared: the odd fields are left out, the others still count.

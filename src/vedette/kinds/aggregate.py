@@ -1,4 +1,5 @@
-"""Host aggregates, from Nova's `aggregate.*.end` of both formats. Their id is the integer that the API's paths use, as text.
+"""Host aggregates, from Nova's `aggregate.*.end` of both formats and from its API. Their id is the integer that the API's paths
+use, as text.
 
 The two formats share `aggregate.{create,delete}.end`; hosts come with `aggregate.addhost.end` in one and
 `aggregate.add_host.end` in the other. Unversioned changes of the metadata name only what changed and are left to the versioned
@@ -7,16 +8,17 @@ ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-from vedette.kinds._nova import named
-from vedette.kinds._said import Verb, decoded
+from vedette.kinds._api import readings, segment, the
+from vedette.kinds._nova import COMPUTE, named
+from vedette.kinds._said import Shape, Verb, decoded
 from vedette.model.notice import Notice
 from vedette.model.reading import Part, Reading
-from vedette.ports import Column, Field, Kind
+from vedette.ports import Api, Cloud, Column, Field, JsonObject, Kind
 
 FIELDS = {
     "name": Field("string", "Its name."),
@@ -59,7 +61,7 @@ def read(notice: Notice) -> Iterable[Reading]:
         if said.data.uuid:
             fields["uuid"] = said.data.uuid
         if said.data.hosts is not None:
-            fields["hosts"] = said.data.hosts
+            fields["hosts"] = sorted(said.data.hosts)
         if said.data.metadata is not None:
             fields["metadata"] = said.data.metadata
             fields["availability_zone"] = said.data.metadata.get("availability_zone")
@@ -86,6 +88,35 @@ def read(notice: Notice) -> Iterable[Reading]:
     )
 
 
+MICROVERSION = "2.41"
+"""The uuid."""
+
+_shape = Shape("Aggregate", FIELDS)
+
+
+async def list_aggregates(cloud: Cloud) -> AsyncIterator[Sequence[Reading]]:
+    """All of them."""
+    async for page in cloud.pages(COMPUTE, "/os-aggregates", "aggregates", microversion=MICROVERSION):
+        yield readings(page.items, page.as_of, shown)
+
+
+async def get_aggregate(cloud: Cloud, id_: str) -> Sequence[Reading]:
+    """One of them."""
+    answer = await cloud.get(COMPUTE, f"/os-aggregates/{segment(id_)}", microversion=MICROVERSION)
+    return the(answer, "aggregate", shown)
+
+
+def shown(item: JsonObject, as_of: int) -> Reading | None:
+    """What the API shows of one aggregate."""
+    number = item.get("id")
+    if isinstance(number, bool) or not isinstance(number, int):
+        return None
+    id_, fields, _ = _shape.of({**item, "id": str(number)})
+    if "hosts" in fields:
+        fields["hosts"] = sorted(host for host in fields["hosts"] or () if isinstance(host, str))
+    return Reading(kind="Aggregate", id=id_, verb="create", as_of=as_of, project="", fields=fields)
+
+
 KIND = Kind(
     kind="Aggregate",
     plural="aggregates",
@@ -94,6 +125,7 @@ KIND = Kind(
     doc="A Nova host aggregate: hosts that have something in common.",
     events=("aggregate.*.end",),
     read=read,
+    api=Api(service=COMPUTE, list=list_aggregates, get=get_aggregate),
     fields=FIELDS,
     columns=(
         Column("Aggregate-Name", ("name",)),

@@ -1,18 +1,20 @@
-"""Flavors, from Nova's versioned `flavor.{create,update,delete}`; the unversioned format doesn't have them."""
+"""Flavors, from Nova's versioned `flavor.{create,update,delete}` and from its API; the unversioned format doesn't have them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from vedette.kinds._nova import named
-from vedette.kinds._said import Verb, decoded
+from vedette.errors import BadRequest, Forbidden, NotFound
+from vedette.kinds._api import readings, segment, the
+from vedette.kinds._nova import ADMINS_ONLY, COMPUTE, FLAVORS, flavor_pages, named
+from vedette.kinds._said import Shape, Verb, decoded
 from vedette.model.notice import Notice
 from vedette.model.reading import Reading
-from vedette.ports import Column, Field, Kind
+from vedette.ports import Api, Cloud, Column, Field, JsonObject, Kind
 
 FIELDS = {
     "name": Field("string", "Its name."),
@@ -80,11 +82,13 @@ def read(notice: Notice) -> Iterable[Reading]:
         if value is not UNSET:
             fields[name] = value
     admin: dict[str, Any] = {}
-    # null in these two: Nova hadn't loaded them.
+    # null in these two: Nova hadn't loaded them. A new one has no extra specs yet.
     if said.extra_specs is not UNSET and said.extra_specs is not None:
         fields["extra_specs"] = said.extra_specs
+    elif verb == "create":
+        fields["extra_specs"] = {}
     if said.projects is not UNSET and said.projects is not None:
-        admin["access_project_ids"] = said.projects
+        admin["access_project_ids"] = sorted(said.projects)
     return (
         Reading(
             kind="Flavor",
@@ -99,6 +103,46 @@ def read(notice: Notice) -> Iterable[Reading]:
     )
 
 
+_shape = Shape("Flavor", FIELDS)
+
+
+async def list_flavors(cloud: Cloud) -> AsyncIterator[Sequence[Reading]]:
+    """All of them. Who may use one that isn't public is a request for each such flavor."""
+    async for page in flavor_pages(cloud):
+        yield [await _with_access(cloud, one) for one in readings(page.items, page.as_of, shown)]
+
+
+async def get_flavor(cloud: Cloud, id_: str) -> Sequence[Reading]:
+    """One of them."""
+    answer = await cloud.get(COMPUTE, f"/flavors/{segment(id_)}", microversion=FLAVORS)
+    return [await _with_access(cloud, one) for one in the(answer, "flavor", shown)]
+
+
+async def _with_access(cloud: Cloud, reading: Reading) -> Reading:
+    if reading.shared is not False:
+        return reading
+    try:
+        answer = await cloud.get(COMPUTE, f"/flavors/{segment(reading.id)}/os-flavor-access", microversion=FLAVORS)
+    except (NotFound, Forbidden, BadRequest):
+        return reading
+    rows = answer.body.get("flavor_access")
+    if not isinstance(rows, list):
+        return reading
+    projects = {row.get("tenant_id") for row in rows if isinstance(row, dict) and isinstance(row.get("tenant_id"), str)}
+    return msgspec.structs.replace(reading, admin={"access_project_ids": sorted(projects)})
+
+
+def shown(item: JsonObject, as_of: int) -> Reading | None:
+    """What the API shows of one flavor."""
+    if item.get("swap") == "":
+        item = {**item, "swap": 0}
+    id_, fields, _ = _shape.of(item)
+    if not id_:
+        return None
+    public = fields.get("os-flavor-access:is_public")
+    return Reading(kind="Flavor", id=id_, verb="create", as_of=as_of, project="", shared=public, fields=fields)
+
+
 KIND = Kind(
     kind="Flavor",
     plural="flavors",
@@ -107,6 +151,7 @@ KIND = Kind(
     doc="A Nova flavor: a size of server.",
     events=tuple(_VERBS),
     read=read,
+    api=Api(service=COMPUTE, list=list_flavors, get=get_flavor, proof=ADMINS_ONLY),
     fields=FIELDS,
     columns=(
         Column("Flavor-Name", ("name",)),

@@ -1,8 +1,9 @@
-"""Projects, from Keystone's `identity.project.*`, which carry only the id. A project belongs to itself, so its members see it."""
+"""Projects, from Keystone's `identity.project.*`, which carry only the id, and from its API. A project belongs to itself, so its
+members see it."""
 
 from __future__ import annotations
 
-from vedette.kinds._keystone import identity_reader
+from vedette.kinds._keystone import every_project, identity_api, identity_reader
 from vedette.ports import Column, Field, Kind
 
 FIELDS = {
@@ -23,6 +24,7 @@ KIND = Kind(
     doc="A Keystone project.",
     events=tuple(f"identity.project.{action}" for action in ("created", "updated", "enabled", "disabled", "deleted")),
     read=identity_reader("Project", "project", own_project=True),
+    api=identity_api("Project", "project", FIELDS, every_project, own_project=True),
     fields=FIELDS,
     columns=(
         Column("Project-Name", ("name",)),

@@ -1,4 +1,4 @@
-"""Servers, from Nova's unversioned (`compute.instance.*`) and versioned (`instance.*`) notifications.
+"""Servers, from Nova's unversioned (`compute.instance.*`) and versioned (`instance.*`) notifications, and from its API.
 
 Both formats of one fact give the same reading, so the second one that arrives changes nothing, except for what only the
 versioned format knows: power state, lock, key, tags, description. What only one format has and differs each time (`updated`)
@@ -7,22 +7,26 @@ isn't served.
 `*.start` is not read: it repeats what `*.update` said. Two other events would say old things as if they were new, and are read
 in part: `live_migration_post` comes from the source host after the destination has spoken, and `evacuate` names the host that
 died.
+
+The API shows a server's flavor without its id, from microversion 2.47 on; how a listing finds it is at `_flavor_ids`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from vedette.kinds._nova import POWER_STATES, named, status
-from vedette.kinds._said import decoded, moment, second
+from vedette.errors import BadRequest, Forbidden, NotFound
+from vedette.kinds._api import empty_is_none, in_seconds, segment
+from vedette.kinds._nova import COMPUTE, POWER_STATES, every_flavor, named, status
+from vedette.kinds._said import Shape, decoded, moment, second
 from vedette.model.notice import Notice
 from vedette.model.reading import Part, Reading
-from vedette.ports import Column, Field, Kind
+from vedette.ports import Api, Cloud, Column, Field, JsonObject, Kind
 
 ATTACHED = "os-extended-volumes:volumes_attached"
 
@@ -342,7 +346,7 @@ def _read_versioned(notice: Notice, action: str, said: _Versioned) -> Reading:
     if said.display_description is not UNSET:
         fields["description"] = said.display_description or None
     if said.tags is not UNSET and said.tags is not None:
-        fields["tags"] = said.tags
+        fields["tags"] = sorted(said.tags)
     if said.trusted_image_certificates is not UNSET:
         fields["trusted_image_certificates"] = said.trusted_image_certificates
     if action.endswith(".error") and said.fault is not UNSET and said.fault is not None:
@@ -364,7 +368,7 @@ def _read_versioned(notice: Notice, action: str, said: _Versioned) -> Reading:
     parts: tuple[Part, ...] = ()
     if action == "create.end" and said.block_devices is not UNSET and said.block_devices is not None:
         # The only event that always says them; elsewhere it depends on a setting, and deletes list them already detached.
-        fields[ATTACHED] = [{"id": item.data.volume_id} for item in said.block_devices if item.data.volume_id]
+        fields[ATTACHED] = _attachments(item.data.volume_id for item in said.block_devices)
     elif action == "volume_attach.end" and said.volume_id is not UNSET and said.volume_id:
         parts = (_attached(said.volume_id),)
     elif action == "volume_detach.end" and said.volume_id is not UNSET and said.volume_id:
@@ -419,6 +423,11 @@ def _address(addresses: dict[str, Any], label: str | None, address: str | None, 
 def _attached(volume: str) -> Part:
     # Only the id: the unversioned event doesn't know delete_on_termination, and both must say the same.
     return Part(ATTACHED, "id", volume, {"id": volume})
+
+
+def _attachments(volumes: Iterable[str | None]) -> list[dict[str, str]]:
+    """In one order: neither the notification nor the API promises any."""
+    return [{"id": volume} for volume in sorted(filter(None, volumes))]
 
 
 def _metadata(said: Any) -> dict[str, Any]:
@@ -505,6 +514,170 @@ def _failed_task(notice: Notice) -> Iterable[Reading]:
     )
 
 
+# --- from the API ----------------------------------------------------------------------------------------------------------
+
+MICROVERSION = "2.96"
+"""2.47 the flavor's details, 2.69 servers in cells that are down, 2.73 why one is locked."""
+WITH_FLAVOR_ID = "2.46"
+"""The newest that shows the id of a server's flavor, and nothing else of it."""
+MOST_FLAVORS = 100
+"""Flavors that no listing has any more, whose id one listing of servers asks for."""
+
+_shape = Shape("Server", FIELDS)
+_SIZE = ("original_name", "vcpus", "ram", "disk", "ephemeral")
+
+_FlavorKey = bytes
+
+
+def _flavor_key(flavor: Mapping[str, Any]) -> _FlavorKey:
+    """What is known of a flavor in a server, but for its id."""
+    specs = flavor.get("extra_specs")
+    return _encoder.encode([*(flavor.get(name) for name in (*_SIZE, "swap")), specs if isinstance(specs, dict) else None])
+
+
+_encoder = msgspec.json.Encoder(order="deterministic")
+
+
+class _Flavors:
+    """Finds the id of the flavor that a server was made with.
+
+    The API shows what the server took over from it when it was made or resized: name, sizes, extra specs. A flavor of that name
+    may since have been changed, deleted, or deleted and made anew under another id. So a flavor of the present list counts only
+    if all of it is alike; else one server that shows the same is asked for with an older microversion, once for all of them.
+    """
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._ids: dict[_FlavorKey, str | None] | None = None
+        self._asked = 0
+
+    async def id_of(self, server: str, flavor: JsonObject) -> str | None:
+        """None: nobody says."""
+        if self._ids is None:
+            self._ids = {_flavor_key(_as_in_a_server(one)): id_ async for id_, one in every_flavor(self._cloud)}
+        key = _flavor_key(flavor)
+        if key not in self._ids:
+            if self._asked == MOST_FLAVORS:
+                return None
+            self._asked += 1
+            self._ids[key] = await self._ask(server)
+        return self._ids[key]
+
+    async def _ask(self, server: str) -> str | None:
+        try:
+            answer = await self._cloud.get(COMPUTE, f"/servers/{segment(server)}", microversion=WITH_FLAVOR_ID)
+        except (NotFound, Forbidden, BadRequest):
+            return None
+        shown = answer.body.get("server")
+        flavor = shown.get("flavor") if isinstance(shown, dict) else None
+        id_ = flavor.get("id") if isinstance(flavor, dict) else None
+        return id_ if isinstance(id_, str) and id_ else None
+
+
+def _as_in_a_server(flavor: JsonObject) -> JsonObject:
+    return {
+        **flavor,
+        "original_name": flavor.get("name"),
+        "ephemeral": flavor.get("OS-FLV-EXT-DATA:ephemeral"),
+        "swap": flavor.get("swap") or 0,
+    }
+
+
+async def list_servers(cloud: Cloud) -> AsyncIterator[Sequence[Reading]]:
+    """Every server. A page of them names the same few flavors again and again: one list of flavors serves them all."""
+    flavors = _Flavors(cloud)
+    # Deleted softly is not gone: Nova would leave them out.
+    params = (("all_tenants", "1"), ("soft_deleted", "1"))
+    async for page in cloud.pages(COMPUTE, "/servers/detail", "servers", params, microversion=MICROVERSION):
+        found: list[Reading] = []
+        for item in page.items:
+            reading = shown(item, page.as_of)
+            if reading is None:
+                continue
+            flavor = item.get("flavor")
+            if isinstance(flavor, dict) and not reading.only_known:
+                id_ = await flavors.id_of(reading.id, flavor)
+                if id_ is not None:
+                    size = {name: flavor.get(name) or (None if name == "original_name" else 0) for name in _SIZE}
+                    reading = msgspec.structs.replace(reading, fields={**reading.fields, "flavor": {"id": id_, **size}})
+            found.append(reading)
+        yield found
+
+
+async def get_server(cloud: Cloud, id_: str) -> Sequence[Reading]:
+    """One server, without its flavor: what is known of that stays."""
+    answer = await cloud.get(COMPUTE, f"/servers/{segment(id_)}", microversion=MICROVERSION)
+    item = answer.body.get("server")
+    if not isinstance(item, dict):
+        return ()
+    if item.get("status") == "DELETED":
+        raise NotFound(f"the server {id_} is deleted")
+    reading = shown(item, answer.as_of)
+    return () if reading is None else (reading,)
+
+
+def shown(item: JsonObject, as_of: int) -> Reading | None:
+    """What the API shows of one server, but for its flavor; None when it has no id or is deleted."""
+    if item.get("image") == "":
+        item = {**item, "image": None}
+    id_, fields, admin = _shape.of(item)
+    if not id_ or item.get("status") == "DELETED":
+        return None
+    if "name" not in item:
+        # In a cell that is down: Nova's API knows that it is there, and nothing else.
+        return Reading(kind="Server", id=id_, verb="update", as_of=as_of, only_known=True)
+    fields.pop("flavor", None)
+    created = fields.get("created")
+    in_seconds(fields, "created", "OS-SRV-USG:launched_at", "OS-SRV-USG:terminated_at")
+    empty_is_none(fields, "accessIPv4", "accessIPv6", "OS-EXT-AZ:availability_zone", "key_name", "locked_reason", "description")
+    empty_is_none(admin, *admin)
+    image = fields.get("image")
+    if image is not None:
+        fields["image"] = {"id": image.get("id")}
+    if "addresses" in fields:
+        _shown_addresses(fields)
+    if "tags" in fields:
+        fields["tags"] = sorted(tag for tag in fields["tags"] or () if isinstance(tag, str))
+    if ATTACHED in fields:
+        volumes = (one.get("id") for one in fields[ATTACHED] or () if isinstance(one, dict))
+        fields[ATTACHED] = _attachments(volume for volume in volumes if isinstance(volume, str))
+    fault = fields.pop("fault", None)
+    if isinstance(fault, dict):
+        fields["fault"] = _fault(fault.get("message"))
+    elif fields.get("status") not in ("ERROR", "DELETED", None):
+        fields["fault"] = None
+    project = fields.get("tenant_id")
+    return Reading(
+        kind="Server",
+        id=id_,
+        verb="create",
+        as_of=as_of,
+        created=moment(created),
+        project=None if "tenant_id" not in fields else (project or ""),
+        fields=fields,
+        admin=admin,
+    )
+
+
+def _shown_addresses(fields: dict[str, Any]) -> None:
+    """The addresses in the form that `read` gives, in place; taken out where Nova hides them."""
+    said = fields.pop("addresses")
+    going = fields.get("OS-EXT-STS:task_state") == "deleting" and not said
+    if said is None or going or fields.get("OS-EXT-STS:vm_state") == "building":
+        return
+    addresses: dict[str, Any] = {}
+    for label, items in said.items():
+        for ip in items if isinstance(items, list) else ():
+            if isinstance(ip, dict) and ip.get("OS-EXT-IPS:type", "fixed") == "fixed":
+                _address(addresses, label, ip.get("addr"), ip.get("version"), ip.get("OS-EXT-IPS-MAC:mac_addr"))
+    fields["addresses"] = addresses
+
+
+def transient(server: JsonObject) -> bool:
+    """Whether Nova is at work on it. It announces what it does, but for what a lost nova-compute or conductor was doing."""
+    return bool(server.get("OS-EXT-STS:task_state")) or server.get("status") == "BUILD"
+
+
 KIND = Kind(
     kind="Server",
     plural="servers",
@@ -531,6 +704,13 @@ KIND = Kind(
         "compute_task.rebuild_server*",
     ),
     read=read,
+    api=Api(
+        service=COMPUTE,
+        list=list_servers,
+        get=get_server,
+        transient=transient,
+        transient_fields=("status", "OS-EXT-STS:task_state"),
+    ),
     fields=FIELDS,
     columns=(
         Column("Server-Name", ("name",)),

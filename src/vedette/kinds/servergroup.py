@@ -1,17 +1,22 @@
-"""Server groups, from Nova's `servergroup.*` (unversioned) and `server_group.*` (versioned)."""
+"""Server groups, from Nova's `servergroup.*` (unversioned) and `server_group.*` (versioned), and from its API.
+
+Nova keeps deleted servers as members. Its notifications name them, its API doesn't; and nothing is said of a group when a server
+of it is deleted. So of `add_member` only the last one is read: the new one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-from vedette.kinds._nova import named
-from vedette.kinds._said import Verb, decoded
+from vedette.kinds._api import readings, segment, the
+from vedette.kinds._nova import ADMINS_ONLY, COMPUTE, named
+from vedette.kinds._said import Shape, Verb, decoded
 from vedette.model.notice import Notice
 from vedette.model.reading import Part, Reading
-from vedette.ports import Column, Field, Kind
+from vedette.ports import Api, Cloud, Column, Field, JsonObject, Kind
 
 FIELDS = {
     "name": Field("string", "Its name."),
@@ -64,15 +69,18 @@ def read(notice: Notice) -> Iterable[Reading]:
     if said.policy or said.policies:
         fields["policy"] = said.policy or (said.policies[0] if said.policies else None)
     if said.rules is not None:
-        fields["rules"] = said.rules
+        fields["rules"] = _rules(said.rules)
     if said.project_id is not None:
         fields["project_id"] = said.project_id
     if said.user_id is not None:
         fields["user_id"] = said.user_id
     parts: tuple[Part, ...] = ()
     if notified.data is not None:
-        if notified.data.members is not None:
-            fields["members"] = notified.data.members
+        members = notified.data.members
+        if members and action == "add_member":
+            parts = (Part("members", "", members[-1], members[-1]),)
+        elif members is not None:
+            fields["members"] = sorted(members)
     elif action == "create":
         # Nobody can be in a group that was just made.
         fields["members"] = []
@@ -87,9 +95,48 @@ def read(notice: Notice) -> Iterable[Reading]:
             project=said.project_id,
             fields=fields,
             parts=parts,
-            only_known=action == "addmember",
+            only_known=bool(parts),
         ),
     )
+
+
+def _rules(said: dict[str, Any]) -> dict[str, Any]:
+    """`max_server_per_host` is a text in the notification, and a number in the API."""
+    return {name: int(value) if isinstance(value, str) and value.isdecimal() else value for name, value in said.items()}
+
+
+MICROVERSION = "2.64"
+"""One policy, and its rules."""
+
+_shape = Shape("ServerGroup", FIELDS)
+
+
+async def list_groups(cloud: Cloud) -> AsyncIterator[Sequence[Reading]]:
+    """Every project's. Nova gives others than admins their own, without a word."""
+    params = (("all_projects", "True"),)
+    async for page in cloud.pages(COMPUTE, "/os-server-groups", "server_groups", params, microversion=MICROVERSION):
+        yield readings(page.items, page.as_of, shown)
+
+
+async def get_group(cloud: Cloud, id_: str) -> Sequence[Reading]:
+    """One of them."""
+    answer = await cloud.get(COMPUTE, f"/os-server-groups/{segment(id_)}", microversion=MICROVERSION)
+    return the(answer, "server_group", shown)
+
+
+def shown(item: JsonObject, as_of: int) -> Reading | None:
+    """What the API shows of one server group."""
+    id_, fields, _ = _shape.of(item)
+    if not id_:
+        return None
+    if "members" in fields:
+        fields["members"] = sorted(one for one in fields["members"] or () if isinstance(one, str))
+    if fields.get("rules") is not None:
+        fields["rules"] = _rules(fields["rules"])
+    policies = item.get("policies")
+    if "policy" not in fields and isinstance(policies, list) and policies and isinstance(policies[0], str):
+        fields["policy"] = policies[0]
+    return Reading(kind="ServerGroup", id=id_, verb="create", as_of=as_of, project=fields.get("project_id"), fields=fields)
 
 
 KIND = Kind(
@@ -107,6 +154,7 @@ KIND = Kind(
         "server_group.add_member",
     ),
     read=read,
+    api=Api(service=COMPUTE, list=list_groups, get=get_group, proof=ADMINS_ONLY),
     fields=FIELDS,
     columns=(
         Column("Group-Name", ("name",)),

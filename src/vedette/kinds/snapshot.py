@@ -1,18 +1,20 @@
-"""Volume snapshots, from Cinder's `snapshot.*.end`. Their metadata comes as text and isn't read."""
+"""Volume snapshots, from Cinder's `snapshot.*.end` and from its API. Their metadata comes as text and isn't read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from vedette.errors import NotUnderstood
-from vedette.kinds._said import decoded, moment, second
+from vedette.kinds._api import in_seconds, readings, segment, the
+from vedette.kinds._cinder import ADMINS_ONLY, BLOCK_STORAGE, EVERYBODYS, MICROVERSION, transient
+from vedette.kinds._said import Shape, decoded, moment, second
 from vedette.model.notice import Notice
 from vedette.model.reading import Reading
-from vedette.ports import Column, Field, Kind
+from vedette.ports import Api, Cloud, Column, Field, JsonObject, Kind
 
 FIELDS = {
     "name": Field("string", "Its name."),
@@ -78,6 +80,40 @@ def read(notice: Notice) -> Iterable[Reading]:
     )
 
 
+_shape = Shape("Snapshot", FIELDS)
+_OWNER = "os-extended-snapshot-attributes:project_id"
+
+
+async def list_snapshots(cloud: Cloud) -> AsyncIterator[Sequence[Reading]]:
+    """Every project's."""
+    async for page in cloud.pages(BLOCK_STORAGE, "/snapshots/detail", "snapshots", EVERYBODYS, microversion=MICROVERSION):
+        yield readings(page.items, page.as_of, shown)
+
+
+async def get_snapshot(cloud: Cloud, id_: str) -> Sequence[Reading]:
+    """One of them."""
+    answer = await cloud.get(BLOCK_STORAGE, f"/snapshots/{segment(id_)}", microversion=MICROVERSION)
+    return the(answer, "snapshot", shown)
+
+
+def shown(item: JsonObject, as_of: int) -> Reading | None:
+    """What the API shows of one snapshot."""
+    id_, fields, _ = _shape.of(item)
+    if not id_:
+        return None
+    created = fields.get("created_at")
+    in_seconds(fields, "created_at")
+    return Reading(
+        kind="Snapshot",
+        id=id_,
+        verb="create",
+        as_of=as_of,
+        created=moment(created),
+        project=(fields[_OWNER] or "") if _OWNER in fields else None,
+        fields=fields,
+    )
+
+
 KIND = Kind(
     kind="Snapshot",
     plural="snapshots",
@@ -86,6 +122,14 @@ KIND = Kind(
     doc="A Cinder snapshot of a volume.",
     events=("snapshot.*.end", "snapshot.*.error"),
     read=read,
+    api=Api(
+        service=BLOCK_STORAGE,
+        list=list_snapshots,
+        get=get_snapshot,
+        proof=ADMINS_ONLY,
+        transient=transient,
+        transient_fields=("status",),
+    ),
     fields=FIELDS,
     columns=(
         Column("Snapshot-Name", ("name",)),

@@ -1,8 +1,8 @@
-"""Users, from Keystone's `identity.user.*`, which carry only the id. Admins see them."""
+"""Users, from Keystone's `identity.user.*`, which carry only the id, and from its API. Admins see them."""
 
 from __future__ import annotations
 
-from vedette.kinds._keystone import identity_reader
+from vedette.kinds._keystone import every_user, identity_api, identity_reader
 from vedette.ports import Column, Field, Kind
 
 FIELDS = {
@@ -20,6 +20,7 @@ KIND = Kind(
     doc="A Keystone user.",
     events=tuple(f"identity.user.{action}" for action in ("created", "updated", "enabled", "disabled", "deleted")),
     read=identity_reader("User", "user"),
+    api=identity_api("User", "user", FIELDS, every_user),
     fields=FIELDS,
     columns=(
         Column("User-Name", ("name",)),

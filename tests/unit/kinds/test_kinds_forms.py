@@ -525,5 +525,12 @@ def test_keystone_in_both_forms(kind: str) -> None:
 def test_a_compute_service() -> None:
     said = {"uuid": "c", "host": "h", "binary": "nova-compute", "disabled": False, "forced_down": True, "availability_zone": None}
     reading = one("service.update", {"nova_object.data": said})
-    assert reading.fields == {"binary": "nova-compute", "host": "h", "status": "enabled", "forced_down": True}
+    assert reading.fields == {
+        "binary": "nova-compute",
+        "host": "h",
+        "status": "enabled",
+        "forced_down": True,
+        "state": "down",
+        "updated_at": None,
+    }
     assert reading.project == ""
