@@ -140,6 +140,8 @@ class ApiOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Objects asked for at a time."""
     resync: Seconds = 600.0
     """Between two comparisons of everything with the API; 0: only on start, after gaps and on demand."""
+    admin_roles: tuple[str, ...] = ("admin",)
+    """Roles of the account that let it see every project's objects. Nothing is deleted on the word of an account without one."""
     verify: bool = True
     """Look at what changes without a word, while somebody follows it."""
     requests_per_second: float = 10.0
@@ -252,6 +254,7 @@ def cloud_use(options: Options, *, clock: Clock, telemetry: Telemetry) -> CloudU
         raise ConfigError(f"the API of source {options.name!r} can't be used: {why}") from None
     return CloudUse(
         cloud=cloud,
+        admin_roles=frozenset(role.lower() for role in api.admin_roles),
         resync_seconds=api.resync,
         verify=api.verify,
         requests_per_second=api.requests_per_second,
