@@ -462,6 +462,7 @@ class Nova(Service):
             ("GET", r"/flavors(?:/detail)?", self._list_flavors),
             ("GET", r"/flavors/([^/]+)", self._flavor),
             ("GET", r"/flavors/([^/]+)/os-flavor-access", self._access),
+            ("GET", r"/flavors/([^/]+)/os-extra_specs", self._extra_specs),
             ("GET", r"/os-aggregates", self._list_aggregates),
             ("GET", r"/os-aggregates/([^/]+)", self._aggregate),
             ("GET", r"/os-services", self._list_services),
@@ -644,6 +645,10 @@ class Nova(Service):
     def _flavor(self, ask: Ask) -> Reply:
         self._flavor_there(ask.named[0], ask.who)
         return Reply({"flavor": self._flavor_row(ask.named[0], ask)})
+
+    def _extra_specs(self, ask: Ask) -> Reply:
+        self._flavor_there(ask.named[0], ask.who)
+        return Reply({"extra_specs": self.flavors[ask.named[0]]["extra_specs"]})
 
     def _access(self, ask: Ask) -> Reply:
         id_ = ask.named[0]

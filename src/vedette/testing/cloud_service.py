@@ -260,8 +260,10 @@ class Fault(msgspec.Struct):
 class Door:
     """What a request goes through before and after it is answered: it is counted, delayed, refused, cut."""
 
-    def __init__(self, house: House, service: str) -> None:
+    def __init__(self, house: House, service: str, error: Callable[[int], Reply] | None = None) -> None:
+        """`error`: what the service says with a status, in its own form."""
         self._house = house
+        self._error = error or _identity_error
         self._service = service
         self.faults: list[Fault] = []
 
@@ -274,9 +276,9 @@ class Door:
         after: int = 0,
         method: str = "",
         retry_after: float | str | None = None,
-        body: bytes = b"out of order",
+        body: bytes | None = None,
     ) -> Fault:
-        """Answer with this status."""
+        """Answer with this status; with the service's own error, or with this body."""
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         return self.add(Fault(path, method, after, times, status, headers, body))
 
@@ -323,11 +325,20 @@ class Door:
                 await fault.held.wait()
         response = made if made is not None else answer()
         for fault in met:
-            if fault.status or fault.body is not None:
+            if fault.body is not None:
                 return web.Response(status=fault.status or 200, body=fault.body, headers=dict(fault.headers))
+            if fault.status:
+                return _response(self._error(fault.status), fault.headers)
             if fault.cut:
                 return await _cut(request, response)
         return response
+
+
+OUT_OF_ORDER = "The service is out of order."
+
+
+def _identity_error(status: int) -> Reply:
+    return Reply({"error": {"code": status, "title": "Error", "message": OUT_OF_ORDER}}, status)
 
 
 async def _cut(request: web.Request, whole: web.Response) -> web.StreamResponse:
@@ -599,7 +610,7 @@ class Service:
         self.dates = True
         """Whether answers have a `Date`. (Without a web server in front, Keystone, Octavia, Cinder and Placement have none.)"""
         self.largest_page = 1000
-        self.door = Door(house, self.type)
+        self.door = Door(house, self.type, lambda status: self.error(Refused(status, OUT_OF_ORDER)))
         self.fail, self.garble, self.cut = self.door.fail, self.door.garble, self.door.cut
         self.slow, self.hold, self.heal = self.door.slow, self.door.hold, self.door.heal
         self._routes = [(method, re.compile(pattern), handler) for method, pattern, handler in self.routes()]
@@ -625,7 +636,8 @@ class Service:
         return self.url
 
     def error(self, why: Refused) -> Reply:
-        return Reply({"error": {"code": why.status, "title": "Error", "message": str(why)}}, why.status)
+        """In the service's own form."""
+        raise NotImplementedError
 
     def nobody(self) -> Reply:
         """The answer to a request with no token, or one that isn't valid."""
