@@ -225,10 +225,10 @@ class Service:
             self.failed.result()
 
     async def stop(self) -> None:
-        """Sources first (nothing new), then the streams (each ends with its last chunk), the listeners, the store."""
-        sources = [task for task in self._tasks if task.get_name().startswith("source ")]
-        others = [task for task in self._tasks if task not in sources]
-        await cancel(*sources)
+        """Sources and readers first (nothing new), then the streams (each ends with its last chunk), the listeners, the store."""
+        readers = [task for task in self._tasks if task.get_name().startswith(("source ", "resync ", "verify "))]
+        others = [task for task in self._tasks if task not in readers]
+        await cancel(*readers)
         if self.resync is not None:
             self.resync.close()
         if self.hub is not None:

@@ -12,8 +12,9 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_cloud import Toys
+from toy_cloud import Toys, reading
 
+from vedette.engine.differences import by_name, differences, entry
 from vedette.engine.resync import GRACE_SECONDS, KindReport, Resync
 from vedette.errors import CloudUnavailable, Forbidden, NoService, NotFound, StoreUnavailable, TooBusy, Unauthenticated
 from vedette.kit.tasks import cancel
@@ -400,6 +401,17 @@ async def test_a_seldom_kind_is_listed_every_sixth_time_and_whenever_asked() -> 
         assert toys.cloud.asked["/things"] == 2
         await one.over(14_000)
         assert 3 <= toys.cloud.asked["/things"] <= 4
+
+
+async def test_two_things_that_one_answer_says_of_an_object_are_both_told(toys: Toys) -> None:
+    await toys.announce("create", "a", status="ACTIVE", size=1)
+    as_of = toys.clock.now_us() + 1
+    item = {"id": "a", "project_id": "p1"}
+    found = await differences(
+        toys.store, "one", [reading({**item, "status": "DOWN"}, as_of), reading({**item, "size": 2}, as_of)]
+    )
+    await toys.ingest.record([entry(one, "resync", by_name([toys.kind]), lambda _: "x") for one in found])
+    assert (await toys.inventory())["a"] == {"id": "a", "project_id": "p1", "status": "DOWN", "size": 2}
 
 
 # --- every history converges ---------------------------------------------------------------------------------------------------

@@ -70,10 +70,11 @@ def entry(
         "reason": reason(difference),
         "changed": difference.changed,
     }
-    # The moment of the reading is part of the name: the same state, read again later, is other news.
-    said = "\0".join((origin, key.source, key.group, key.kind, key.id, difference.word, str(reading.as_of)))
+    # All of the reading is its name, the moment too: one answer may speak of an object twice, and the same state, read again
+    # later, is other news.
+    said = msgspec.json.encode((origin, key.source, reading))
     notice = Notice(
-        id=hashlib.sha256(said.encode(errors="replace")).hexdigest()[:32],
+        id=hashlib.sha256(said).hexdigest()[:32],
         source=key.source,
         event_type=f"{word}.{difference.word}.{origin}",
         sent_at=reading.as_of,
