@@ -12,7 +12,7 @@ import pytest
 from toy_cloud import SCAN, Toys
 
 from vedette.engine.verify import MOST_SECONDS, PATIENCE_SECONDS, Verify
-from vedette.errors import CloudUnavailable, Forbidden, NoService, StoreUnavailable
+from vedette.errors import BadRequest, CloudUnavailable, Forbidden, NoService, StoreUnavailable, VedetteError
 from vedette.kit.tasks import cancel
 from vedette.model.reading import OPENSTACK
 from vedette.ports import EVERYTHING, Scope, Selection
@@ -255,7 +255,9 @@ async def test_it_stays_within_its_budget(toys: Toys) -> None:
         assert asked - 1 <= len(toys.cloud.requests) <= asked
 
 
-@pytest.mark.parametrize("why", [CloudUnavailable("down"), NoService("not here"), Forbidden("no")])
+@pytest.mark.parametrize(
+    "why", [CloudUnavailable("down"), NoService("not here"), Forbidden("no"), BadRequest("400"), KeyError("x")]
+)
 async def test_an_unwell_api_is_told_and_left_alone_for_a_while(toys: Toys, why: Exception) -> None:
     async with verifying(toys) as one:
         await one.follow(ALL)
@@ -263,7 +265,7 @@ async def test_an_unwell_api_is_told_and_left_alone_for_a_while(toys: Toys, why:
         toys.cloud.fail["/things?a"] = why
         await one.over(60)
         (report,) = one.verify.reports()
-        assert str(why) in report.detail
+        assert (str(why) if isinstance(why, VedetteError) else "an error in Vedette: KeyError") in report.detail
         assert len(toys.cloud.requests) < 30
         toys.cloud.fail.clear()
         toys.cloud.put("a", status="ACTIVE")

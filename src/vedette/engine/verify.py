@@ -25,7 +25,7 @@ from msgspec import UNSET
 
 from vedette.engine.confirm import look, sees_all
 from vedette.engine.differences import Difference, by_name, differences, entry
-from vedette.errors import Forbidden, NoService, NotFound, TryLater, Unauthenticated
+from vedette.errors import TryLater, VedetteError
 from vedette.kit.backoff import delays
 from vedette.kit.clock import Clock, parse_us
 from vedette.kit.log import kv
@@ -382,7 +382,7 @@ class _Source:
                 for named, ids in due.items():
                     for start in range(0, len(ids), BATCH):
                         await self._read(named, ids[start : start + BATCH])
-            except (TryLater, Unauthenticated, Forbidden, NoService) as why:
+            except Exception as why:  # noqa: BLE001 - one service, or one kind's mistake, must not stop the others
                 await self._unwell(f"settle {service}", why, waits)
             else:
                 waits = delays(1.0, UNWELL_SECONDS)
@@ -491,7 +491,7 @@ class _Source:
                 async with aclosing(closable(scan.look(self._use.cloud, known))) as parts:
                     async for readings in parts:
                         await self._tell(await self._confirmed(readings), "scan")
-            except (TryLater, Unauthenticated, Forbidden, NoService, NotFound) as why:
+            except Exception as why:  # noqa: BLE001 - as above
                 await self._unwell(f"scan {scan.name}", why, waits)
             else:
                 waits = delays(1.0, UNWELL_SECONDS)
@@ -508,12 +508,13 @@ class _Source:
                 found.append(one)
         return found
 
-    # --- the API is unwell ---
+    # --- something is unwell ---
 
     async def _unwell(self, what: str, why: Exception, waits: Any) -> None:
-        detail = f"{what}: {why}"
+        ours = not isinstance(why, VedetteError)
+        detail = f"{what}: an error in Vedette: {type(why).__name__}" if ours else f"{what}: {why}"
         if self._details.get(what) != detail:
-            log.warning("can't look: %s", why, extra=kv(source=self._name, what=what))
+            log.warning("can't look: %s", why, extra=kv(source=self._name, what=what), exc_info=why if ours else None)
         self._details[what] = detail
         wait = max(why.delay, next(waits)) if isinstance(why, TryLater) else UNWELL_SECONDS
         await self._clock.sleep(wait)
