@@ -157,6 +157,28 @@ async def test_a_port_that_goes_active_silently_is_streamed(place: Place, asker:
     await place.until_unwatched()
 
 
+async def test_weaas_clients_see_it_too_raw_or_not(place: Place, asker: Asker) -> None:
+    async with asker.watch("/port") as stream, asker.watch("/port?format=raw") as raw:
+        await place.until_watched(2)
+        port = place.cloud.port(device_id="vm-1", device_owner="compute:nova")
+        await until(stream, of(port, status="DOWN"))
+        place.cloud.port_active(port)
+        await until(stream, of(port, status="ACTIVE"))
+        said = await until_said(raw, "port.update.verify")
+        assert said["payload"]["port"]["status"] == "ACTIVE"
+        assert (said["payload"]["port"]["id"], said["payload"]["reason"]) == (port, "settle")
+
+
+async def until_said(raw: Stream, event_type: str) -> dict[str, Any]:
+    """The first raw notification of this type."""
+    async with asyncio.timeout(SECONDS):
+        while True:
+            line = await raw.line()
+            said: dict[str, Any] = json.loads(line) if line.strip() else {}
+            if said.get("event_type") == event_type:
+                return said
+
+
 async def test_without_a_watcher_the_api_is_left_alone(place: Place) -> None:
     cloud = place.cloud
     before = cloud.count()

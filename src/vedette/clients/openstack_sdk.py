@@ -135,12 +135,9 @@ class Sdk:
             app_name="vedette",
             app_version=__version__,
         )
-        self._connection = Connection(
-            config=cloud_region.from_session(
-                self._session, name=name, region_name=self._region or None, interface=self._interface, app_name="vedette"
-            )
-        )
+        self._name = name
         self._adapters: dict[str, Any] = {}
+        """Of the services that were asked with the present token: its successor's catalog may have them elsewhere."""
         self._clock = clock
         self._renewing = threading.Lock()
         self._ends: tuple[str, float] = ("", 0.0)
@@ -206,12 +203,13 @@ class Sdk:
         access = self._auth.get_access(self._session)
         token, ends = self._ends
         now = self._clock.monotonic()
+        if access.auth_token == token and now >= ends:
+            self._renew(token)
+            access = self._auth.get_access(self._session)
         if access.auth_token != token:
             lives = _lives(access)
             self._ends = (access.auth_token, now + lives - min(60.0, lives / 4))
-        elif now >= ends:
-            self._renew(token)
-            access = self._auth.get_access(self._session)
+            self._adapters.clear()
         return access
 
     def _renew(self, token: str) -> None:
@@ -257,9 +255,11 @@ class Sdk:
         if adapter is not None:
             return adapter
         self._check_catalog(service)
-        # Made anew when it failed: the connection would keep one that could not look at its service.
-        self._connection._proxies.pop(service, None)
-        adapter = getattr(self._connection, service.replace("-", "_"), None)
+        # A connection of its own (it opens nothing, and costs a millisecond): it would keep the endpoint of its first look.
+        region = cloud_region.from_session(
+            self._session, name=self._name, region_name=self._region or None, interface=self._interface, app_name="vedette"
+        )
+        adapter = getattr(Connection(config=region), service.replace("-", "_"), None)
         if adapter is None:
             raise NoService(f"{service} is not a service that openstacksdk knows")
         root = str(Adapter.get_endpoint(adapter))

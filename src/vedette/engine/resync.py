@@ -286,7 +286,8 @@ class Resync:
             kind = self._kinds[name]
             assert kind.api is not None
             services.setdefault(kind.api.service, []).append(kind)
-            cloud.reports[name].state = "waiting"
+            before = cloud.reports[name]
+            cloud.reports[name] = KindReport(name, state="waiting", complete_at=before.complete_at)
         began = self._clock.monotonic()
         try:
             # One service that is slow or down keeps nobody else waiting.
