@@ -250,6 +250,14 @@ async def test_where_no_versions_are_found_nothing_is_asked_at_the_root_of_the_c
     assert not any("stacks" in path for path in rig.service.paths)
 
 
+async def test_a_root_without_a_version_is_no_root(rig: Rig) -> None:
+    rig.type = "image"
+    rig.service.answer = lambda request: web.json_response(versions(rig.service.root, ("v2.15", "/", "", "")), status=300)
+    with pytest.raises(CloudUnavailable, match="image: it doesn't say which versions"):
+        await rig.cloud().get("image", "/images/x")
+    assert not any("images" in path for path in rig.service.paths)
+
+
 async def test_a_root_that_was_not_found_is_looked_for_again(rig: Rig) -> None:
     rig.type = "image"
     rig.service.answer = lambda request: web.json_response({"error": "starting"}, status=503)
@@ -768,17 +776,11 @@ async def test_nothing_is_unpacked(rig: Rig) -> None:
 
 
 async def test_who_says_nothing_is_given_up(rig: Rig) -> None:
-    never = asyncio.Event()
-
-    async def answer(request: web.Request) -> web.Response:
-        await never.wait()
-        return web.Response()
-
-    rig.service.answer = answer
+    held = Held(rig)
     with pytest.raises(CloudUnavailable, match=r"can't be asked: no answer in \d"):
         await rig.cloud(timeout_s=0.1).get("network", "/ports")
-    assert len(rig.service.asked) == 4
-    never.set()
+    assert rig.metric("cloud_requests_total", service="network", status="none") == 4
+    held.go.set()
 
 
 async def test_who_says_a_little_at_a_time_is_given_up_too(rig: Rig) -> None:
@@ -1049,6 +1051,28 @@ async def test_a_service_that_the_catalog_does_not_have_is_named_with_what_there
     rig.type = "load-balancer"  # Octavia was added; the next token knows
     rig.clock.tick(7200)
     assert (await cloud.get("load-balancer", "/lbaas/pools")).body == {}
+
+
+@pytest.mark.parametrize("type_", ["network", "orchestration"])
+async def test_a_service_that_moved_is_followed_with_the_next_token(rig: Rig, type_: str) -> None:
+    rig.type, rig.path = type_, "/old/v2.0" if type_ == "network" else "/old/v1/abc"
+    cloud = rig.cloud()
+    await cloud.get(type_, "/x")
+    rig.path = rig.path.replace("old", "new")
+    await cloud.get(type_, "/x")
+    rig.clock.tick(7200)
+    await cloud.get(type_, "/x")
+    asked = [path for path in rig.service.paths if path.endswith("/x")]  # and not for its versions
+    assert [path.split("/")[1] for path in asked] == ["old", "old", "new"]
+
+
+async def test_a_service_that_is_taken_out_of_the_catalog_is_missed_with_the_next_token(rig: Rig) -> None:
+    cloud = rig.cloud()
+    await cloud.get("network", "/ports")
+    rig.type = "image"
+    rig.clock.tick(7200)
+    with pytest.raises(NoService):
+        await cloud.get("network", "/ports")
 
 
 async def test_another_region_is_not_ours(rig: Rig) -> None:
