@@ -66,6 +66,8 @@ class Script:
     def __init__(self) -> None:
         self.lists: list[Any] = []
         self.streams: list[list[Step]] = []
+        self.posts: list[list[Step]] = []
+        self.bodies: list[Any] = []
         self.asked: list[dict[str, str]] = []
         self.tokens: list[str] = []
         self.good_tokens: set[str] | None = None
@@ -74,6 +76,7 @@ class Script:
     async def served(self, **options: Any) -> AsyncIterator[VedetteClient]:
         app = web.Application()
         app.router.add_get("/{path:.*}", self._answer)
+        app.router.add_post("/{path:.*}", self._answer)
         async with TestServer(app) as server, VedetteClient(str(server.make_url("/")), **options) as client:
             yield client
 
@@ -84,15 +87,19 @@ class Script:
             return web.Response(status=401, body=status(401, "no token"))
         query = dict(request.query)
         self.asked.append({"path": request.path, **query})
+        if request.method == "POST":
+            assert request.content_type == "application/json"
+            self.bodies.append(await request.json())
+            return await self._stream(request, self.posts)
         if query.get("watch") == "true" or request.path == "/v1/events":
-            return await self._stream(request)
+            return await self._stream(request, self.streams)
         answer = self.lists.pop(0)
         if isinstance(answer, web.Response):
             return answer
         return web.json_response(answer)
 
-    async def _stream(self, request: web.Request) -> web.StreamResponse:
-        steps = self.streams.pop(0)
+    async def _stream(self, request: web.Request, scripts: list[list[Step]]) -> web.StreamResponse:
+        steps = scripts.pop(0)
         if steps and isinstance(steps[0], str) and steps[0].isdigit():
             return web.Response(status=int(steps[0]), body=status(int(steps[0])), headers={"Retry-After": "7"})
         response = web.StreamResponse()
@@ -441,3 +448,100 @@ async def test_events_without_follow_end() -> None:
         ]
     assert found == [5, 6]
     assert script.asked == [{"path": "/v1/events", "type": "port.*", "since": "15m", "follow": "false"}]
+
+
+# --- the service itself ----------------------------------------------------------------------------------------------------
+
+
+def reported(kind: str, state: str, **more: Any) -> bytes:
+    return json.dumps({"kind": kind, "state": state, "detail": "", "news": "of a newer server", **more}).encode() + b"\n"
+
+
+async def reports(client: VedetteClient, *kinds: str, **asked: Any) -> list[tuple[str, str]]:
+    async with asyncio.timeout(20), aclosing(client.resync(kinds, **asked)) as stream:
+        return [(one.kind, one.state) async for one in stream]
+
+
+async def test_a_resync_is_asked_for_as_json_and_told_as_it_goes() -> None:
+    script = Script()
+    script.posts = [[reported("port", "listing")[:9], reported("port", "listing")[9:] + reported("port", "done"), "end"]]
+    async with script.served() as client:
+        assert await reports(client, "port", source="one", confirm=True) == [("port", "listing"), ("port", "done")]
+    assert script.bodies == [{"kinds": ["port"], "source": "one", "confirm": True}]
+
+
+async def test_a_report_says_whether_its_kind_is_over_and_well() -> None:
+    states = ("never", "waiting", "listing", "confirming", "done", "absent", "incomplete", "refused", "held", "unheard-of")
+    script = Script()
+    missed = {"created": 1, "updated": 2, "deleted": 3}
+    lines = [reported("port", state, missed=missed, seesAll=True, completeAt="2026-11-20T15:00:00Z") for state in states]
+    script.posts = [[b"".join(lines), "end"]]
+    async with script.served() as client:
+        found = [one async for one in client.resync()]
+    assert [one.state for one in found if one.ended] == list(states[4:])
+    assert [one.state for one in found if one.well] == ["done", "absent"]
+    assert (found[0].missed.created, found[0].missed.updated, found[0].missed.deleted) == (1, 2, 3)
+    assert found[0].sees_all
+    assert found[0].complete_at == "2026-11-20T15:00:00Z"
+
+
+@pytest.mark.parametrize("steps", [[reported("port", "listing"), "cut"], ["cut"]])
+async def test_a_resync_whose_connection_breaks_goes_on_at_the_server_and_is_not_asked_for_again(steps: list[Step]) -> None:
+    script = Script()
+    script.posts = [steps]
+    async with script.served(sleep=no_wait) as client:
+        with pytest.raises(TryLater, match="the comparison goes on there, and `vedette status` tells how"):
+            await reports(client)
+    assert len(script.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [(400, BadRequest), (403, Forbidden), (404, NotFound), (429, TooBusy), (503, TryLater)]
+)
+async def test_a_resync_that_is_refused(code: int, error: type[Exception]) -> None:
+    script = Script()
+    script.posts = [[str(code)], [str(code)]]
+    async with script.served() as client:
+        with pytest.raises(error):
+            await reports(client, "port")
+        with pytest.raises(error):
+            await client.ask_resync(["port"])
+
+
+async def test_a_resync_that_nobody_waits_for() -> None:
+    script = Script()
+    script.posts = [[b'{"source":"one","kinds":["port"]}\n', "end"]]
+    async with script.served() as client:
+        assert json.loads(await client.ask_resync(["port"])) == {"source": "one", "kinds": ["port"]}
+    assert script.asked == [{"path": "/v1/resync", "wait": "false"}]
+
+
+async def test_a_token_that_is_refused_for_a_resync_is_replaced() -> None:
+    script = Script()
+    script.good_tokens = {"second"}
+    script.posts = [[reported("port", "done"), "end"]]
+
+    async def find(refused: bool) -> str:
+        return "second" if refused else "first"
+
+    async with script.served(token=find) as client:
+        assert await reports(client, "port") == [("port", "done")]
+    assert script.tokens == ["first", "second"]
+
+
+async def test_the_status_is_read_whatever_a_server_leaves_out_or_adds() -> None:
+    script = Script()
+    cloud = {"source": "one", "api": True, "resync": {"state": "idle", "nextInSeconds": 7.5, "kinds": []}, "verify": None}
+    script.lists = [
+        {"sources": [{"name": "one", "ready": True, "lastProgress": None}], "clouds": [cloud], "news": 1},
+        {},
+        {"sources": "none"},
+    ]
+    async with script.served() as client:
+        status = await client.status()
+        assert status.sources[0].ready
+        assert status.clouds[0].resync is not None
+        assert status.clouds[0].resync.next_in_seconds == 7.5
+        assert (await client.status()).clouds == ()
+        with pytest.raises(FixInput, match="not a Vedette's"):
+            await client.status()

@@ -1,8 +1,9 @@
-"""A client of our own API: lists, watches and events of a running Vedette, over HTTP.
+"""A client of our own API: lists, watches, events and state of a running Vedette, over HTTP.
 
-In: where the server is and how to get a token. Out: objects, changes and CloudEvents as values; `cli/` prints them. What a
-watch promises (ordered, nothing lost, nothing twice) is kept across cuts: a place is remembered, the stream is asked for again
-from there with growing pauses, and where the log has moved on (410) the client lists anew and tells the difference.
+In: where the server is and how to get a token. Out: objects, changes, CloudEvents and how the service is, as values; `cli/`
+prints them. What a watch promises (ordered, nothing lost, nothing twice) is kept across cuts: a place is remembered, the stream
+is asked for again from there with growing pauses, and where the log has moved on (410) the client lists anew and tells the
+difference.
 (kubernetes.io/docs/reference/using-api/api-concepts, "Efficient detection of changes"; DESIGN §4.)
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
@@ -48,7 +49,10 @@ SILENT_SECONDS = 70.0
 """A stream that says nothing for so long is dead: bookmarks come every 15 s unless the server is set otherwise."""
 MOST_SILENT_SECONDS = 600.0
 
+GOES_ON = "the comparison goes on there, and `vedette status` tells how"
+
 JSON = "application/json"
+NDJSON = "application/x-ndjson, application/json, */*"
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 
 _T = TypeVar("_T")
@@ -184,6 +188,102 @@ class Gap(msgspec.Struct, frozen=True):
     why: str
 
 
+class Missed(msgspec.Struct, frozen=True):
+    """What notifications did not say, as a comparison with the cloud found it."""
+
+    created: int = 0
+    updated: int = 0
+    deleted: int = 0
+
+
+class KindReport(msgspec.Struct, frozen=True, rename="camel"):
+    """How one kind's last comparison with the cloud went, or how the present one goes."""
+
+    kind: str
+    state: str = "never"
+    """`never`, `waiting`, `listing`, `confirming`; and how it ended: `done`, `absent`, `incomplete`, `refused`, `held`."""
+    detail: str = ""
+    listed: int = 0
+    missed: Missed = Missed()
+    completed: int = 0
+    """Objects that got fields which no notification carries."""
+    held: int = 0
+    """Deletions that wait for a person."""
+    sees_all: bool = False
+    seconds: float = 0.0
+    ended_at: str | None = None
+    complete_at: str | None = None
+    """When the last whole one ended; None: there was none."""
+
+    @property
+    def ended(self) -> bool:
+        return self.state not in ("never", "waiting", "listing", "confirming")
+
+    @property
+    def well(self) -> bool:
+        """Ended, and nothing is left to do: the inventory has what the cloud has, or the cloud has no such service."""
+        return self.state in ("done", "absent")
+
+
+class SourceNow(msgspec.Struct, frozen=True, rename="camel"):
+    """A source, as `/v1/status` tells it."""
+
+    name: str
+    type: str = ""
+    ready: bool = False
+    detail: str = ""
+    last_progress: str | None = None
+    gaps: int = 0
+
+
+class ResyncNow(msgspec.Struct, frozen=True, rename="camel"):
+    state: str = ""
+    """`waiting` for its first pass, `running`, `idle`."""
+    detail: str = ""
+    next_in_seconds: float | None = None
+    kinds: tuple[KindReport, ...] = ()
+
+
+class VerifyNow(msgspec.Struct, frozen=True):
+    followed: tuple[str, ...] = ()
+    """Kinds that somebody follows."""
+    waiting: dict[str, int] = {}
+    """Kind → objects that are read until they have settled."""
+    detail: str = ""
+    """What keeps it from looking."""
+
+
+class CloudNow(msgspec.Struct, frozen=True):
+    """What is known of a source's API; `api` False: it has none."""
+
+    source: str
+    api: bool = False
+    detail: str = ""
+    resync: ResyncNow | None = None
+    verify: VerifyNow | None = None
+
+
+class StoreNow(msgspec.Struct, frozen=True, rename="camel"):
+    entries: int = 0
+    objects: int = 0
+    bytes: int = 0
+    head_revision: str = ""
+
+
+class WatchNow(msgspec.Struct, frozen=True):
+    position: str = ""
+    watchers: int = 0
+
+
+class StatusNow(msgspec.Struct, frozen=True):
+    """How the service is."""
+
+    sources: tuple[SourceNow, ...] = ()
+    store: StoreNow = StoreNow()
+    clouds: tuple[CloudNow, ...] = ()
+    watch: WatchNow = WatchNow()
+
+
 News = Columns | Listed | Event | Place | Cut | Resumed | ListedAgain
 EventNews = Told | Place | Cut | Resumed | Gap
 
@@ -234,6 +334,8 @@ _table = msgspec.json.Decoder(_Table).decode
 _list = msgspec.json.Decoder(_List).decode
 _line = msgspec.json.Decoder(_Line).decode
 _document = msgspec.json.Decoder(dict[str, Any]).decode
+_report = msgspec.json.Decoder(KindReport).decode
+_status = msgspec.json.Decoder(StatusNow).decode
 
 
 async def no_token(_refused: bool) -> str:
@@ -287,10 +389,12 @@ class VedetteClient:
 
     # --- documents ---
 
-    async def document(self, path: str, query: Mapping[str, str] | None = None, *, accept: str = JSON) -> bytes:
-        """The body of one answer."""
+    async def document(
+        self, path: str, query: Mapping[str, str] | None = None, *, accept: str = JSON, post: bytes | None = None
+    ) -> bytes:
+        """The body of one answer; with `post`, of one to a POST of this JSON."""
         try:
-            async with asyncio.timeout(ANSWER_SECONDS), self._ask(path, query or {}, accept) as response:
+            async with asyncio.timeout(ANSWER_SECONDS), self._ask(path, query or {}, accept, post=post) as response:
                 parts: list[bytes] = []
                 size = 0
                 async for part in response.content.iter_any():
@@ -529,7 +633,7 @@ class VedetteClient:
             place = {"since": since} if after is None else {"after": str(after)}
             asked = {**query, **place, "follow": "true" if follow else "false"}
             try:
-                async with self._ask("/v1/events", asked, "application/x-ndjson, application/json, */*") as response:
+                async with self._ask("/v1/events", asked, NDJSON) as response:
                     ever = True
                     if cut:
                         cut = False
@@ -574,11 +678,38 @@ class VedetteClient:
             yield Cut(why, delay)
             await self._sleep(delay)
 
+    # --- the service itself ---
+
+    async def status(self) -> StatusNow:
+        """How it is; for admins."""
+        return self._with(_status, await self.document("/v1/status"))
+
+    async def resync(
+        self, kinds: Sequence[str] = (), *, source: str = "", confirm: bool = False
+    ) -> AsyncGenerator[KindReport, None]:
+        """Have these kinds (none: all) of a source compared with the cloud: each one's report whenever it has got further, the
+        last one is how it ended. `confirm`: delete however many are gone. The pass goes on when the caller goes away."""
+        try:
+            async with self._ask("/v1/resync", {}, NDJSON, post=_resync(kinds, source, confirm)) as response:
+                async for raw, _whole in self._lines(response, MOST_SILENT_SECONDS):
+                    if raw:
+                        yield self._with(_report, raw)
+        except _Silent:
+            raise TryLater(f"{self.url} said nothing for {MOST_SILENT_SECONDS:.0f} s; {GOES_ON}") from None
+        except (aiohttp.ClientError, OSError) as broken:
+            raise TryLater(f"the connection to {self.url} broke ({broken or type(broken).__name__}); {GOES_ON}") from None
+
+    async def ask_resync(self, kinds: Sequence[str] = (), *, source: str = "", confirm: bool = False) -> bytes:
+        """The same without waiting for it; what the server will do: `{"source": …, "kinds": […]}`."""
+        return await self.document("/v1/resync", {"wait": "false"}, post=_resync(kinds, source, confirm))
+
     # --- inside ---
 
     @asynccontextmanager
-    async def _ask(self, path: str, query: Mapping[str, str], accept: str) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One GET whose answer is 200. A refused token is replaced once."""
+    async def _ask(
+        self, path: str, query: Mapping[str, str], accept: str, *, post: bytes | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """One GET, or a POST of JSON, whose answer is a 2xx. A refused token is replaced once."""
         if self._http is None:
             raise RuntimeError("VedetteClient is used outside of `async with`")
         url = URL(self.url + path, encoded=True).with_query(dict(query))
@@ -592,11 +723,15 @@ class VedetteClient:
                     )
                 headers["Authorization"] = f"Bearer {token}"
             try:
-                response = await self._http.get(url, headers=headers, allow_redirects=False)
+                if post is None:
+                    response = await self._http.get(url, headers=headers, allow_redirects=False)
+                else:
+                    headers["Content-Type"] = JSON
+                    response = await self._http.post(url, headers=headers, data=post, allow_redirects=False)
             except (TimeoutError, aiohttp.ClientError, OSError) as why:
                 raise _unreachable(self.url, why) from None
             async with response:
-                if response.status == 200:
+                if response.status in (200, 202):
                     yield response
                     return
                 if response.status == 401 and not last:
@@ -607,7 +742,7 @@ class VedetteClient:
                 await self._refused(response)
 
     async def _refused(self, response: aiohttp.ClientResponse) -> NoReturn:
-        """Raise what an answer other than 200 means."""
+        """Raise what any other answer means."""
         body = b""
         async for part in response.content.iter_any():
             body += part
@@ -660,6 +795,11 @@ class VedetteClient:
 
     def _decoded(self, body: bytes) -> dict[str, Any]:
         return self._with(_document, body)
+
+
+def _resync(kinds: Sequence[str], source: str, confirm: bool) -> bytes:
+    asked: dict[str, Any] = {"kinds": list(kinds), "confirm": confirm}
+    return msgspec.json.encode({**asked, "source": source} if source else asked)
 
 
 class _Silent(Exception):
