@@ -44,7 +44,7 @@ from vedette.kit.telemetry import Telemetry
 from vedette.ports import Answer, Items, JsonObject, Params, Verified
 
 if TYPE_CHECKING:
-    from vedette.clients.openstack_sdk import Job, Raw, Sdk
+    from vedette.clients.openstack_sdk import Endpoint, Job, Raw, Sdk
 
 log = logging.getLogger("vedette.clients.openstack")
 
@@ -129,6 +129,10 @@ class ClockDifference:
     def _drift(self, when: int) -> int:
         """By how much the two may have moved apart between then and the newest answer."""
         return abs(self._bounds[-1][0] - when) // DRIFT
+
+    @property
+    def known(self) -> bool:
+        return bool(self._bounds)
 
     @property
     def estimate(self) -> int:
@@ -244,6 +248,20 @@ class OpenStackCloud:
             seconds_left=account.left,
         )
 
+    @property
+    def credentials(self) -> Credentials:
+        """Who we are there; its secrets print nowhere."""
+        return self._credentials
+
+    async def endpoint(self, service: str) -> Endpoint:
+        """Where a service is asked. Raises NoService, Unauthenticated, CloudUnavailable."""
+        return await self._try(service, "its versions", lambda sdk, job: sdk.endpoint(job, service))
+
+    def clock_differences(self) -> dict[str, float]:
+        """Service → seconds that its clock is ahead of ours, as far as its answers prove it; 0 where both may be the same. Only
+        services that were asked, and said what time it is."""
+        return {service: one.estimate / 1_000_000 for service, one in self._differences.items() if one.known}
+
     async def close(self) -> None:
         """Requests that are under way end in their threads; nobody waits for them."""
         self._pool.close()
@@ -254,7 +272,12 @@ class OpenStackCloud:
 
     async def _ask(self, service: str, path: str, params: Params, microversion: str) -> Raw:
         """An answer with a 2xx status. Raises what ports.Cloud says."""
-        raw = await self._try(service, path, lambda sdk, job: sdk.get(job, service, path, params, microversion))
+        return self._well(
+            service, path, await self._try(service, path, lambda sdk, job: sdk.get(job, service, path, params, microversion))
+        )
+
+    def _well(self, service: str, path: str, raw: Raw) -> Raw:
+        """The answer, if its status is a 2xx. Raises what ports.Cloud says."""
         if 200 <= raw.status < 300:
             return raw
         if raw.status == 401:

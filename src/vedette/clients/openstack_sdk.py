@@ -14,7 +14,8 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
@@ -95,6 +96,15 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds until we take another."""
 
 
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a service is asked, by the catalog and its own list of versions."""
+
+    url: str
+    """Its versioned root."""
+    microversions: tuple[str, str] | None = None
+    """The oldest and the newest; None: it has none."""
+
+
 class _Unversioned(Exception):
     """It can't be found out which versions a service has."""
 
@@ -148,12 +158,37 @@ class Sdk:
 
     def get(self, job: Job, service: str, path: str, params: Sequence[tuple[str, str]], microversion: str) -> Raw | str:
         """The answer, or a text that says why there was none. Raises NoService, Unauthenticated."""
+        return self._answer(job, service, lambda: self._response("GET", service, path, params, microversion))
+
+    def send(self, job: Job, method: str, service: str, path: str, body: dict[str, Any] | None = None) -> Raw | str:
+        """The same for another method, with a JSON body. Nothing that runs by itself uses it: `ports.Cloud` only reads."""
+        return self._answer(job, service, lambda: self._response(method, service, path, (), "", body))
+
+    def endpoint(self, job: Job, service: str) -> Endpoint | str:
+        """Where it is asked; or a text that says why that can't be found out. Raises NoService, Unauthenticated."""
+        self._wire.begin(job)
+        failed: Exception | None = None
+        try:
+            adapter = self._adapter(service)
+            url = str(Adapter.get_endpoint(adapter)).rstrip("/")
+        except Exception as why:  # noqa: BLE001 - as in `_answer`
+            failed = why
+        if failed is not None:
+            return self._failed(job, failed)
+        oldest = newest = None
+        # Octavia's list of versions is of a form that keystoneauth stumbles over; it has no microversions.
+        with suppress(TypeError, KeyError, keystone_errors.ClientException):
+            data = Adapter.get_endpoint_data(adapter)
+            oldest, newest = (data.min_microversion, data.max_microversion) if data is not None else (None, None)
+        return Endpoint(url=url, microversions=(_dotted(oldest), _dotted(newest)) if oldest and newest else None)
+
+    def _answer(self, job: Job, service: str, ask: Callable[[], requests.Response]) -> Raw | str:
         self._wire.begin(job)
         # What the libraries raise holds requests with their tokens. Nothing is raised while one of theirs is being handled: that
         # one would be the context of ours.
         failed: Exception | None = None
         try:
-            response = self._response(service, path, params, microversion)
+            response = ask()
         except Exception as why:  # noqa: BLE001 - three libraries' errors, told apart in one place
             failed = why
         if failed is not None:
@@ -169,23 +204,39 @@ class Sdk:
             url=str(response.url).partition("?")[0],
         )
 
-    def _response(self, service: str, path: str, params: Sequence[tuple[str, str]], microversion: str) -> requests.Response:
+    def _response(
+        self,
+        method: str,
+        service: str,
+        path: str,
+        params: Sequence[tuple[str, str]],
+        microversion: str,
+        body: dict[str, Any] | None = None,
+    ) -> requests.Response:
         self._access()
         adapter = self._adapter(service)
         version = self._microversion(service, adapter, microversion)
-        response = self._sent(adapter, path, params, version)
+        response = self._sent(adapter, method, path, params, version, body)
         if response.status_code == 401:
             # Revoked, or Keystone's keys were rotated away. keystoneauth's own way loses when several threads hear it at once.
             self._renew(str(response.request.headers.get("X-Auth-Token", "")))
-            response = self._sent(adapter, path, params, version)
+            response = self._sent(adapter, method, path, params, version, body)
         return response
 
-    def _sent(self, adapter: Any, path: str, params: Sequence[tuple[str, str]], microversion: str | None) -> requests.Response:
+    def _sent(
+        self,
+        adapter: Any,
+        method: str,
+        path: str,
+        params: Sequence[tuple[str, str]],
+        microversion: str | None,
+        body: dict[str, Any] | None,
+    ) -> requests.Response:
         # The SDK's own `request` adds a cache and statistics that nobody reads.
         response: requests.Response = Adapter.request(
             adapter,
             path,
-            "GET",
+            method,
             params=list(params),
             headers={"Accept": "application/json"},
             microversion=microversion,
@@ -194,6 +245,7 @@ class Sdk:
             allow_reauth=False,
             connect_retries=0,
             status_code_retries=0,
+            **({} if body is None else {"json": body}),
         )
         return response
 
@@ -326,6 +378,10 @@ class Sdk:
         if not isinstance(why, keystone_errors.ClientException):
             log.error("a request to the cloud broke", exc_info=why, extra=kv(url=self._url))
         return f"{type(why).__name__}: {why}"[:300]
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
 
 
 def _region(endpoint: Any) -> str:

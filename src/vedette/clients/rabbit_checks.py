@@ -12,6 +12,7 @@ import logging
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -31,6 +32,8 @@ TIMEOUT_SECONDS = 10.0
 SAMPLE_BODIES = 2_000
 """Messages that are kept of those heard; more are only counted."""
 SAMPLE_BYTES = 65_536
+LOOK_SECONDS = 0.2
+"""How often somebody who listens looks whether to stop."""
 LARGEST_ANSWER = 32 * 1024 * 1024
 
 
@@ -245,26 +248,12 @@ def _listen(
     now: Callable[[], float],
 ) -> tuple[str, dict[str, str], list[Heard], int]:
     """Make a queue like ours, bind it as ours would be, hear what comes; gone when the connection is."""
-    # Named like the real one, since permissions are patterns of names; and unlike any other's.
-    name = f"{queue}.doctor.{time.time_ns():x}"
     heard: list[Heard] = []
     count = 0
-    refused_exchanges: dict[str, str] = {}
-
-    def declare(channel: Any) -> None:
-        arguments = {"x-max-length": 10_000, "x-overflow": "drop-head"}
-        channel.queue_declare(name, exclusive=True, auto_delete=True, arguments=arguments)
-
     try:
-        _channel(connection, declare)
+        name, refused_exchanges = _bound(connection, queue, exchanges, routing_keys)
     except _Refused as why:
         return why.text, {}, [], 0
-    for exchange in exchanges:
-        try:
-            for key in routing_keys:
-                _channel(connection, lambda channel, exchange=exchange, key=key: channel.queue_bind(name, exchange, key))  # type: ignore[misc]
-        except _Refused as why:
-            refused_exchanges[exchange] = why.text
 
     def arrived(_channel: Any, method: Any, _properties: Any, body: bytes) -> None:
         nonlocal count
@@ -281,6 +270,71 @@ def _listen(
         # Closing the channel cancels the consumer, and that removes the queue.
         channel.close()
     return "", refused_exchanges, heard, count
+
+
+def _bound(
+    connection: pika.BlockingConnection, queue: str, exchanges: Sequence[str], routing_keys: Sequence[str]
+) -> tuple[str, dict[str, str]]:
+    """A throw-away queue, bound to what lets it; its name, and the broker's words for exchanges that don't. Raises _Refused."""
+    # Named like the real one, since permissions are patterns of names; and unlike any other's.
+    name = f"{queue}.doctor.{time.time_ns():x}"
+
+    def declare(channel: Any) -> None:
+        arguments = {"x-max-length": 10_000, "x-overflow": "drop-head"}
+        channel.queue_declare(name, exclusive=True, auto_delete=True, arguments=arguments)
+
+    _channel(connection, declare)
+    refused: dict[str, str] = {}
+    for exchange in exchanges:
+        try:
+            for key in routing_keys:
+                _channel(connection, lambda channel, exchange=exchange, key=key: channel.queue_bind(name, exchange, key))  # type: ignore[misc]
+        except _Refused as why:
+            refused[exchange] = why.text
+    return name, refused
+
+
+def hear(
+    where: Address,
+    *,
+    tls: ssl.SSLContext | None,
+    exchanges: Sequence[str],
+    routing_keys: Sequence[str],
+    queue: str,
+    wanted: Callable[[bytes], bool],
+    listening: Callable[[], None],
+    stop: threading.Event,
+    timeout_s: float = TIMEOUT_SECONDS,
+    now: Callable[[], float] = time.time,
+) -> Heard | None:
+    """Listen on a throw-away queue until a message is `wanted`, which is the answer, or until `stop` is set (None). `listening`
+    is called when nothing can be missed any more. Blocks. Raises NoConnection, NotAllowed when the queue can't be made or
+    bound."""
+    connection = _connect(where, tls, timeout_s)
+    found: list[Heard] = []
+
+    def arrived(_channel: Any, method: Any, _properties: Any, body: bytes) -> None:
+        if not found and wanted(body):
+            found.append(Heard(method.exchange, method.routing_key, now(), body if len(body) <= SAMPLE_BYTES else b""))
+
+    try:
+        name, refused = _bound(connection, queue, exchanges, routing_keys)
+        if refused and len(refused) == len(exchanges):
+            raise NotAllowed(next(iter(refused.values())))
+        channel = connection.channel()
+        channel.basic_consume(name, arrived, auto_ack=True, exclusive=True)
+        listening()
+        while not found and not stop.is_set():
+            connection.process_data_events(time_limit=LOOK_SECONDS)
+        channel.close()
+        return found[0] if found else None
+    except _Refused as why:
+        raise NotAllowed(why.text) from None
+    except pika.exceptions.AMQPError as why:
+        raise NoConnection(f"the connection broke: {_said(why)}", "other") from None
+    finally:
+        with contextlib.suppress(pika.exceptions.AMQPError, OSError):
+            connection.close()
 
 
 # --- the management API ----------------------------------------------------------------------------------------------------
