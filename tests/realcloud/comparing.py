@@ -46,6 +46,8 @@ class Difference(NamedTuple):
     how: How
     kind: str
     id: str
+    status: Mapping[str, Any]
+    """All of the object: as it is served, or as it is listed when it isn't."""
     field: str = ""
     served: Any = None
     listed: Any = None
@@ -91,27 +93,29 @@ def differences(
     found: list[Difference] = []
     for name in sorted(served.keys() | there.keys()):
         if name not in there:
-            found.append(Difference("gone", *name))
+            found.append(Difference("gone", *name, served[name]["status"]))
             continue
         if name not in served:
-            if name not in old:
-                found.append(Difference("not announced", *name, listed=there[name].status))
+            if name not in old or not KINDS[name[0]].events:
+                found.append(Difference("not announced", *name, there[name].status))
             continue
         have, want = served[name]["status"], there[name].status
         for field in sorted(have.keys() | want.keys()):
             if field not in have:
                 if name not in old:
-                    found.append(Difference("never said", *name, field, listed=want[field]))
+                    found.append(Difference("never said", *name, have, field, listed=want[field]))
             elif field not in want:
-                found.append(Difference("said alone", *name, field, served=have[field]))
+                found.append(Difference("said alone", *name, have, field, served=have[field]))
             elif not alike(have[field], want[field]):
-                found.append(Difference("said otherwise", *name, field, have[field], want[field]))
+                found.append(Difference("said otherwise", *name, have, field, have[field], want[field]))
         metadata = served[name]["metadata"]
         pairs = [("namespace", metadata["namespace"], there[name].namespace)]
         if there[name].created and name not in old:
             pairs.append(("creationTimestamp", metadata["creationTimestamp"], there[name].created))
         found += [
-            Difference("said otherwise", *name, f"metadata.{what}", have, want) for what, have, want in pairs if have != want
+            Difference("said otherwise", *name, have, f"metadata.{what}", one, other)
+            for what, one, other in pairs
+            if one != other
         ]
     return found
 
@@ -124,8 +128,13 @@ def alike(one: Any, other: Any) -> bool:
 def shown(found: Iterable[Difference], most: int = 40) -> str:
     """For a person."""
     lines = [
-        f"{one.kind} {one.id} {one.field or 'as a whole'}: {one.how}; served {one.served!r:.300}, listed {one.listed!r:.300}"
+        f"{one.kind} {one.id} ({_called(one.status)}) {one.field or 'as a whole'}: {one.how}; "
+        f"served {one.served!r:.300}, listed {one.listed!r:.300}"
         for one in found
     ]
     more = f"\n… and {len(lines) - most} more" if len(lines) > most else ""
     return "\n".join(lines[:most]) + more
+
+
+def _called(status: Mapping[str, Any]) -> str:
+    return str(status.get("name") or status.get("stack_name") or status.get("device_owner") or "no name")

@@ -404,9 +404,7 @@ class Lifecycle:
         back = self.server("back")
         self.become(back, "shelve", "SHELVED_OFFLOADED", lambda: c.shelve_server(back))
         unshelve = {"unshelve": None}
-        self.become(
-            back, "unshelve", "ACTIVE", lambda: c.post(f"/servers/{back.id}/action", json=unshelve, microversion="2.1")
-        )
+        self.become(back, "unshelve", "ACTIVE", lambda: c.post(f"/servers/{back.id}/action", json=unshelve, microversion="2.1"))
         burst = {"min_count": 3, "max_count": 3}
         self.do("server create (three in one)", lambda: self._burst(burst))
         until("three servers", lambda: self._all_active("burst"))
@@ -445,9 +443,7 @@ class Lifecycle:
         self.become(same, "resize", "VERIFY_RESIZE", lambda: c.resize_server(same, self._flavors["medium"]))
         self.become(same, "revert", "ACTIVE", lambda: c.revert_server_resize(same))
         live = self.server("live")
-        self.become(
-            live, "live migrate", "ACTIVE", lambda: adm.live_migrate_server(live, host=None, block_migration="auto")
-        )
+        self.become(live, "live migrate", "ACTIVE", lambda: adm.live_migrate_server(live, host=None, block_migration="auto"))
         cold = self.server("cold")
         self.become(cold, "migrate", "VERIFY_RESIZE", lambda: adm.migrate_server(cold))
         self.become(cold, "confirm", "ACTIVE", lambda: c.confirm_server_resize(cold))
@@ -479,9 +475,7 @@ class Lifecycle:
 
     def groups(self) -> None:
         c = self._one.compute
-        apart = self.do(
-            "server group create", lambda: c.create_server_group(name=self._named("apart"), policy="anti-affinity")
-        )
+        apart = self.do("server group create", lambda: c.create_server_group(name=self._named("apart"), policy="anti-affinity"))
         self.server("apart", networks="none", scheduler_hints={"group": apart.id})
         left = self.server("apart-gone", networks="none", scheduler_hints={"group": apart.id})
         self.do("server delete", lambda: c.delete_server(left))
@@ -656,7 +650,9 @@ class Lifecycle:
         path = f"/stacks/{self._named('stack-up')}/{updated}"
         self.do("stack update", lambda: heat.put(path, json={"template": template(9)}))
         settle("stack-up", updated, "UPDATE_COMPLETE")
-        wrong = {"w": {"type": "OS::Neutron::Port", "properties": {"network": self.net, "fixed_ips": [{"ip_address": "192.0.2.1"}]}}}
+        wrong = {
+            "w": {"type": "OS::Neutron::Port", "properties": {"network": self.net, "fixed_ips": [{"ip_address": "192.0.2.1"}]}}
+        }
         stack("stack-bad", template(8, **wrong), "CREATE_FAILED")
         still = stack("stack-still", template(8), "CREATE_COMPLETE")
         act("stack-still", still, "suspend")

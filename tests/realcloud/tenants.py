@@ -86,7 +86,9 @@ class Tenants:
             identity.assign_project_role_to_user(project, user, identity.find_role(role))
         limits = {"instances": -1, "cores": -1, "ram": -1, "key_pairs": -1, "server_groups": -1}
         self.admin.compute.put(f"/os-quota-sets/{project.id}", json={"quota_set": limits}).raise_for_status()
-        volumes = self.admin.block_storage.put(f"/os-quota-sets/{project.id}", json={"quota_set": {"volumes": -1, "snapshots": -1}})
+        volumes = self.admin.block_storage.put(
+            f"/os-quota-sets/{project.id}", json={"quota_set": {"volumes": -1, "snapshots": -1}}
+        )
         volumes.raise_for_status()
         return Tenant(name, project.id, user.id, connect(name, name))
 
@@ -108,7 +110,11 @@ def clear(admin: openstack.connection.Connection, prefix: str) -> list[str]:
     _clear_projects(admin, prefix, ids, left)
     for user in users:
         for pair in admin.compute.keypairs(user_id=user.id):
-            _try(left, f"keypair {pair.name}", lambda pair=pair, user=user: admin.compute.delete_keypair(pair.name, user_id=user.id))
+            _try(
+                left,
+                f"keypair {pair.name}",
+                lambda pair=pair, user=user: admin.compute.delete_keypair(pair.name, user_id=user.id),
+            )
     for group in admin.compute.get("/os-server-groups?all_projects=True&limit=1000").json()["server_groups"]:
         if group["project_id"] in ids:
             _try(left, f"server group {group['name']}", lambda group=group: admin.compute.delete_server_group(group["id"]))
@@ -135,12 +141,10 @@ def _clear_projects(admin: openstack.connection.Connection, prefix: str, project
     for one in balancers:
         _try(left, f"load balancer {one.name}", lambda one=one: _settled_balancer(admin, one.id))
         _try(left, f"load balancer {one.name}", lambda one=one: admin.load_balancer.delete_load_balancer(one.id, cascade=True))
-    stacks = [one for one in _stacks(admin) if one["project"] in projects]
-    for one in stacks:
-        path = f"/stacks/{one['stack_name']}/{one['id']}"
-        _try(left, f"stack {one['stack_name']}", lambda path=path: admin.orchestration.delete(path))
+    for one in _stacks(admin, prefix):
+        _try(left, f"stack {one['stack_name']}", lambda one=one: admin.session.delete(one["links"][0]["href"]))
     _gone(left, "load balancers", lambda: mine(admin.load_balancer.load_balancers()))
-    _gone(left, "stacks", lambda: [one for one in _stacks(admin) if one["project"] in projects])
+    _gone(left, "stacks", lambda: _stacks(admin, prefix))
     servers = mine(admin.compute.servers(all_projects=True))
     for one in servers:
         _try(left, f"server {one.name}", lambda one=one: admin.compute.delete_server(one.id))
@@ -154,10 +158,7 @@ def _clear_projects(admin: openstack.connection.Connection, prefix: str, project
             body = {"os-reset_status": {"status": "available", "attach_status": "detached"}}
             volumes.post(f"/volumes/{one.id}/action", json=body)
         _try(left, f"volume {one.name}", lambda one=one: volumes.delete_volume(one.id))
-    for image in admin.image.images(is_hidden=None):
-        if image.name and image.name.startswith(prefix):
-            _clear_image(admin, image, left)
-    for image in admin.image.images(is_hidden=True):
+    for image in (*admin.image.images(), *admin.image.images(is_hidden=True)):
         if image.name and image.name.startswith(prefix):
             _clear_image(admin, image, left)
     network = admin.network
@@ -169,7 +170,9 @@ def _clear_projects(admin: openstack.connection.Connection, prefix: str, project
         network.put(f"/routers/{one.id}", json={"router": {"routes": []}})
         for port in network.ports(device_id=one.id, device_owner="network:router_interface"):
             gone = {"port_id": port.id}
-            _try(left, f"interface of {one.name}", lambda one=one, gone=gone: network.remove_interface_from_router(one.id, **gone))
+            _try(
+                left, f"interface of {one.name}", lambda one=one, gone=gone: network.remove_interface_from_router(one.id, **gone)
+            )
         _try(left, f"router {one.name}", lambda one=one: network.delete_router(one.id))
     for one in mine(network.ports()):
         _try(left, f"port {one.id}", lambda one=one: network.delete_port(one.id))
@@ -188,9 +191,9 @@ def _clear_projects(admin: openstack.connection.Connection, prefix: str, project
     _gone(left, "volumes", lambda: mine(volumes.volumes(all_projects=True)))
 
 
-def _stacks(admin: openstack.connection.Connection) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = admin.orchestration.get("/stacks?global_tenant=True").json().get("stacks") or []
-    return found
+def _stacks(admin: openstack.connection.Connection, prefix: str) -> list[dict[str, Any]]:
+    """Heat shows admins every project's."""
+    return [one for one in admin.orchestration.get("/stacks").json()["stacks"] if one["stack_name"].startswith(prefix)]
 
 
 def _settled_balancer(admin: openstack.connection.Connection, id_: str) -> None:

@@ -170,7 +170,10 @@ class VedetteProcess:
     async def get(self, path: str, token: str = "", **query: str) -> bytes:
         """The body of a 200; as admin without a token."""
         token = token or await self.admin()
-        async with self.session() as session, session.get(self.url + path, params=query, headers={"X-Auth-Token": token}) as answer:
+        async with (
+            self.session() as session,
+            session.get(self.url + path, params=query, headers={"X-Auth-Token": token}) as answer,
+        ):
             body = await answer.read()
             assert answer.status == 200, (path, answer.status, body[:500])
             return body
@@ -203,20 +206,8 @@ class VedetteProcess:
 
     async def events(self, after: int = 0, **query: str) -> list[dict[str, Any]]:
         """What the log holds after a revision, as CloudEvents, up to where it ends now."""
-        head = await self.head()
-        found: list[dict[str, Any]] = []
-        token = await self.admin()
-        params = {"after": str(after), "follow": "false", **query} if after else {"follow": "false", **query}
-        async with self.session() as session:
-            async with session.get(f"{self.url}/v1/events", params=params, headers={"X-Auth-Token": token}) as answer:
-                assert answer.status == 200, await answer.text()
-                async for line in answer.content:
-                    event = json.loads(line)
-                    if "specversion" in event:
-                        found.append(event)
-                    if int(event.get("revision", 0)) >= head:
-                        break
-        return found
+        body = await self.get("/v1/events", after=str(after), follow="false", **query)
+        return [json.loads(line) for line in body.splitlines()]
 
     async def metrics(self, name: str) -> dict[tuple[tuple[str, str], ...], float]:
         """The samples of one metric, by their labels."""
@@ -255,15 +246,12 @@ class VedetteProcess:
         params = {"watch": "1", "allowWatchBookmarks": "true", **query}
         if after:
             params["resourceVersion"] = after
-        async with self.session() as session:
-            async with session.get(
-                f"{self.url}{BASE}/{quote(PLURALS[kind])}",
-                params=params,
-                headers={"X-Auth-Token": token},
-                timeout=aiohttp.ClientTimeout(total=None, sock_read=PATIENCE),
-            ) as answer:
-                assert answer.status == 200, await answer.text()
-                yield Watch(answer)
+        url = f"{self.url}{BASE}/{quote(PLURALS[kind])}"
+        forever = aiohttp.ClientTimeout(total=None, sock_read=PATIENCE)
+        headers = {"X-Auth-Token": token}
+        async with self.session() as session, session.get(url, params=params, headers=headers, timeout=forever) as answer:
+            assert answer.status == 200, await answer.text()
+            yield Watch(answer)
 
 
 class Watch:

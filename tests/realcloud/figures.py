@@ -1,0 +1,95 @@
+"""What a run measured: collected by the tests, printed at its end, kept in docs/realcloud.md by page.py."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from vedette import __version__
+
+ROOT = Path(__file__).parents[2]
+KEPT = ROOT / "build" / "realcloud" / "figures.md"
+PARTS = 4
+HOME = Path(os.environ.get("RC_HOME", "/var/lib/realcloud"))
+
+
+class Figures:
+    """By part: rows of what and how much."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, list[tuple[str, str]]] = {}
+        self._cloud = ""
+        self._began = time.monotonic()
+
+    def add(self, part: str, what: str, value: object) -> None:
+        """One row; also printed at once, for who watches (`-s`)."""
+        self.parts.setdefault(part, []).append((what, str(value)))
+        print(f"    {what}: {value}", flush=True)
+
+    def measure_cloud(self) -> None:
+        """How much memory the control plane takes now: the processes that up.sh started, and theirs."""
+        groups = {file.read_text().split()[0] for file in (HOME / "run").glob("*.pid") if file.read_text().split()}
+        memory = sum(filter(None, (_memory(pid) for pid in _processes(groups))))
+        self._cloud = f"{len(groups)} services, {memory / 1024**2:.1f} GiB" if memory else f"{len(groups)} services"
+
+    def page(self) -> str:
+        """All of it, as Markdown."""
+        day = time.strftime("%Y-%m-%d", time.gmtime())
+        cores = os.cpu_count()
+        head = (
+            f"{day}, Vedette {__version__}, Python {platform.python_version()}, {cores} cores, "
+            f"RabbitMQ {_version('rabbitmq-server')}, Nova {_version('nova-api')}, Neutron {_version('neutron-server')}, "
+            f"Octavia {_version('octavia-api')}; the cloud: {self._cloud}; the run: {time.monotonic() - self._began:.0f} s."
+        )
+        parts = [head]
+        for name, rows in self.parts.items():
+            table = "\n".join(f"| {what} | {value} |" for what, value in rows)
+            parts.append(f"**{name}**\n\n| | |\n|---|---|\n{table}")
+        return "\n\n".join(parts) + "\n"
+
+    def keep(self) -> Path:
+        KEPT.parent.mkdir(parents=True, exist_ok=True)
+        KEPT.write_text(self.page())
+        return KEPT.relative_to(ROOT)
+
+
+def spread(seconds: Iterable[float]) -> str:
+    """`min … median … max` of some durations."""
+    ordered = sorted(seconds)
+    if not ordered:
+        return "none"
+    return f"{ordered[0]:.2f} … {ordered[len(ordered) // 2]:.2f} … {ordered[-1]:.2f} s ({len(ordered)})"
+
+
+def _processes(groups: set[str]) -> list[str]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[2] in groups or fields[3] in groups:  # process group, session
+            found.append(folder.name)
+    return found
+
+
+def _memory(pid: str) -> int:
+    """kB that it has for itself, and its share of what it shares."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def _version(package: str) -> str:
+    asked = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Version}", package], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    return asked.stdout.split(":")[-1].split("-")[0] or "?"
