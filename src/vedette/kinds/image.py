@@ -68,7 +68,7 @@ def read(notice: Notice) -> Iterable[Reading]:
         fields["visibility"] = "public" if public else "private"
     properties = fields.get("properties")
     if properties is not None:
-        fields["properties"] = {name: value for name, value in properties.items() if name not in _HIDDEN}
+        fields["properties"] = {name: value for name, value in properties.items() if not name.startswith(_GLANCES)}
     return (_reading(verb, notice.sent_at, id_, fields),)
 
 
@@ -94,8 +94,9 @@ ADMINS_ONLY = "/tasks"
 EVERY = (("visibility", "all"),), (("visibility", "all"), ("os_hidden", "true"))
 """All that aren't hidden, then those that are. Without `visibility` the community's images of other projects are left out."""
 
-_HIDDEN = ("os_glance_stage_host",)
-"""Glance's own, which its API doesn't show."""
+_GLANCES = "os_glance_"
+"""Begins the properties in which Glance keeps its own affairs: how far an import is. They come and go without a word, and its
+API hides some."""
 _BESIDE = frozenset(FIELDS) - {"properties"} | {"id", "self", "file", "schema", "locations", "direct_url", "stores"}
 """What stands in an image beside its properties."""
 
@@ -131,7 +132,7 @@ def shown(item: JsonObject, as_of: int) -> Reading | None:
     fields.pop("is_public", None)
     if not id_:
         return None
-    fields["properties"] = {name: value for name, value in item.items() if name not in _BESIDE}
+    fields["properties"] = {name: value for name, value in item.items() if name not in _BESIDE and not name.startswith(_GLANCES)}
     return _reading("create", as_of, id_, fields)
 
 

@@ -486,6 +486,8 @@ class Nova(Service):
         if every:
             self._admins(ask, f"servers:{'detail' if detail else 'index'}:get_all_tenants")
         filters = {name: value for name, value in ask.query if name in _FILTERS}
+        if filters.get("status", "").lower() == "deleted" and not ask.who.admin:
+            raise Refused(403, "Only administrators may list deleted instances")
         visible = self._visible(ask.who, every)
         # Nova leaves a cell that is down out as soon as it would have to sort or search.
         partly = ask.microversion >= (2, 69) and not any(name in _PAGING for name, _ in ask.query)
