@@ -18,10 +18,10 @@ KUBECTL := $(CURDIR)/build/kubectl-$(KUBECTL_VERSION)/usr/bin/kubectl
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench clean packages kubectl
+.PHONY: help demo test test-cloud check bench clean packages kubectl
 
 help: ## This list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 demo: $(VENV)/.runtime ## A recorded cloud, live on 127.0.0.1:8470, until Ctrl-C
 	$(SAY) 'vedette demo'
@@ -30,6 +30,10 @@ demo: $(VENV)/.runtime ## A recorded cloud, live on 127.0.0.1:8470, until Ctrl-C
 test: $(VENV)/.dev packages kubectl ## Every test (ARGS="-k watch" for some)
 	$(SAY) 'pytest'
 	@VEDETTE_KUBECTL="$$(ls $(KUBECTL) 2>/dev/null)" $(VENV)/bin/python -m pytest $(ARGS)
+
+test-cloud: $(VENV)/.dev kubectl ## Against a real OpenStack on this machine: 4 GiB, many minutes, root (CLOUD=keep leaves it up)
+	$(SAY) 'a control plane, and pytest tests/realcloud'
+	@VEDETTE_KUBECTL="$$(ls $(KUBECTL) 2>/dev/null)" tests/realcloud/run.sh $(VENV)/bin/python $(ARGS)
 
 check: $(VENV)/.dev ## Style, types, import contracts, documents
 	$(SAY) 'ruff check'
