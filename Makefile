@@ -21,7 +21,7 @@ KUBECTL := $(CURDIR)/build/kubectl-$(KUBECTL_VERSION)/usr/bin/kubectl
 .PHONY: help demo test test-cloud check bench clean packages kubectl
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 demo: $(VENV)/.runtime ## A recorded cloud, live on 127.0.0.1:8470, until Ctrl-C
 	$(SAY) 'vedette demo'

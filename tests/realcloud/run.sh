@@ -18,8 +18,11 @@ fi
 found=down
 if (. "$here/env.sh"; alive keystone && alive nova-api); then found=up; fi
 $as_root "$here/up.sh"
+named=
+for one in "$@"; do case $one in *test_[0-9]*.py*) named=yes ;; esac; done
+[ -n "$named" ] || set -- "$here" "$@"
 code=0
-"$python" -m pytest -s "${@:-"$here"}" || code=$?
+"$python" -m pytest -s "$@" || code=$?
 case $after-$found-$code in
   down-*-*) $as_root "$here/down.sh" ;;
   as-found-down-0) $as_root "$here/down.sh" ;;
