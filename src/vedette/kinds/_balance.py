@@ -10,14 +10,14 @@ Neutron's form again. How it is looked at again and again is in _balance_scan.py
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from vedette.errors import NotUnderstood
 from vedette.kinds._neutron import NOBODY, VERBS, Resource
-from vedette.kinds._said import Shape, moment, untyped
+from vedette.kinds._said import Shape, untyped
 from vedette.model.notice import Notice
 from vedette.model.reading import Reading
 from vedette.ports import Field, JsonObject
@@ -38,8 +38,6 @@ TIMES = {
 """neutron-lbaas and Octavia's API have them; Octavia's notifications don't."""
 
 SERVICE = "load-balancer"
-YOUNG_US = 2_000_000
-"""Octavia's times have whole seconds, and a database may round them up."""
 
 UNORDERED = ("listeners", "pools", "members", "tags", "allowed_cidrs", "sni_container_refs", "additional_vips")
 
@@ -58,19 +56,6 @@ def transient(status: JsonObject) -> bool:
 TRANSIENT_FIELDS = ("provisioning_status",)
 
 
-def young(updated_at: Any, as_of: int) -> bool:
-    """Whether the second that this names may not have been over at `as_of`: another change may get the same time."""
-    when = moment(updated_at)
-    return when is not None and as_of - when < YOUNG_US
-
-
-def without_young(public: dict[str, Any], as_of: int) -> None:
-    """`updated_at` tells the scan whether something has moved since. One of this very second could not: it is left out, so that
-    what is known stays different, and is read once more when the second is over."""
-    if young(public.get("updated_at"), as_of):
-        del public["updated_at"]
-
-
 class Balanced(Resource):
     """One of the load balancing resources: how it is announced, and shown by Octavia's API."""
 
@@ -83,12 +68,12 @@ class Balanced(Resource):
         old_name: str = "",
         parents: Mapping[str, str] | None = None,
         stale: frozenset[str] = frozenset(),
-        doubt: Callable[[dict[str, Any], int], None] | None = None,
+        absent: Sequence[str] = (),
     ) -> None:
         """`old_name`: what neutron-lbaas calls the resource, where that differs. `parents`: a driver's single id, and the API's
         list of references that it becomes (`loadbalancer_id` → `loadbalancers`). `stale`: fields that an Octavia update
-        carries with their old values."""
-        super().__init__(kind, name, fields, service=SERVICE, path=f"/lbaas/{name}s", unordered=UNORDERED, doubt=doubt)
+        carries with their old values. `absent`: what the API leaves out where there is none."""
+        super().__init__(kind, name, fields, service=SERVICE, path=f"/lbaas/{name}s", unordered=UNORDERED, absent=absent)
         self._old_name, self._parents, self._stale = old_name, parents or {}, stale
 
     def balance_reader(self) -> Callable[[Notice], Iterable[Reading]]:

@@ -2,21 +2,29 @@
 
 In: what is known of the five kinds. Out: readings, for engine/verify.py. Whatever changes below a load balancer moves the load
 balancer too: Octavia sets it to PENDING_UPDATE first, and that sets its `updated_at`; a pool is moved by its members and its
-health monitor in the same way. So what has the same statuses and the same `updated_at` as before needs no second look. One thing
-moves without moving what is above it: a member that goes ONLINE or ERROR in a pool that is DEGRADED before and after.
+health monitor in the same way. So what has the same statuses and the same `updated_at` as when it was read with everything below
+it needs no second look.
+
+But what Octavia's health manager finds goes up only as far as it makes a difference there: a new member goes ONLINE in a pool
+that is so already, or ERROR in one that is DEGRADED before and after. So the status tree is read, too, of a few of those load
+balancers where that may happen: that were changed within the last minute, are DEGRADED or in ERROR, or have something below them
+that is not ONLINE.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 from zlib import crc32
 
 from vedette.errors import NotFound
-from vedette.kinds._balance import SERVICE, references, transient, without_young, young
-from vedette.kinds._neutron import segment
+from vedette.kinds._api import segment
+from vedette.kinds._balance import SERVICE, references, transient
 from vedette.kinds._octavia import HEALTHMONITOR, LISTENER, LOADBALANCER, POOL, members_of
+from vedette.kinds._said import moment
 from vedette.model.reading import Reading
 from vedette.ports import Cloud, JsonObject, Scan
 
@@ -24,15 +32,24 @@ Known = Mapping[str, Mapping[str, JsonObject]]
 """Kind → id → fields."""
 Named = tuple[str, str]
 """Kind and id."""
+Mark = tuple[Any, ...]
+"""What tells whether a balancer or pool has moved: its statuses, and its `updated_at`."""
 
 STATES = ("provisioning_status", "operating_status")
-CHEAP = tuple(("fields", name) for name in ("id", *STATES, "updated_at"))
-WORN = ("DEGRADED", "ERROR")
-"""Operating statuses in which members move without moving their load balancer."""
+MARKS = (*STATES, "updated_at")
+CHEAP = tuple(("fields", name) for name in ("id", *MARKS))
+YOUNG_US = 2_000_000
+"""Octavia's times have whole seconds, and a database may round them up."""
+NOT_WELL = ("DEGRADED", "ERROR")
+RECENT_US = 60_000_000
+"""An amphora tells how things are every 10 s, and a monitor may need several answers."""
 MOST = 100
-"""Load balancers that are read in one look. The others have still moved at the next one."""
-MOST_WORN = 10
-"""Load balancers that have not moved, but are DEGRADED or in ERROR, whose tree is read in one look: some others each time."""
+"""Load balancers that are read in one look because they moved. The others have still moved at the next one."""
+MOST_TREES = 10
+"""Load balancers that have not moved, whose tree is read in one look: others each time."""
+MOST_UNREAD = 5
+"""Load balancers that have not moved, but were never read by this scan, that are read in one look. What is known of them is
+from listings, and those of members are few and far between."""
 
 BELOW = {
     "LoadBalancer": {"listeners": "Listener", "pools": "Pool"},
@@ -42,43 +59,96 @@ BELOW = {
 """What a status tree has below each kind."""
 
 
+class _Read:
+    """One balancer, as it was when it was read with everything below it."""
+
+    __slots__ = ("mark", "pools")
+
+    def __init__(self) -> None:
+        self.mark: Mark | None = None
+        self.pools: dict[str, Mark] = {}
+
+
+_memories: WeakKeyDictionary[Cloud, dict[str, _Read]] = WeakKeyDictionary()
+"""What was read through each cloud, by balancer. What is *known* is no measure of that: a listing makes known that a balancer has
+moved, before anybody has looked at its members."""
+
+
 async def look(cloud: Cloud, known: Known) -> AsyncIterator[Sequence[Reading]]:
-    """One look. A balancer's new `updated_at` comes after its children, as a pool's does: what breaks off in between is made up
-    for by the next look."""
+    """One look. What breaks off is made up for by the next one: something counts as read when all that it led to was taken."""
     there: dict[str, tuple[JsonObject, int]] = {}
     as_of = 0
     async for page in cloud.pages(SERVICE, "/lbaas/loadbalancers", "loadbalancers", CHEAP):
         as_of = as_of or page.as_of
         there |= {item["id"]: (item, page.as_of) for item in page.items if isinstance(item.get("id"), str)}
-    balancers, below = known.get("LoadBalancer", {}), _Below(known)
-    moved = [id_ for id_, (item, at) in there.items() if has_moved(item, balancers.get(id_), at)]
+    memory = _memories.setdefault(cloud, {})
+    for id_ in memory.keys() - there.keys():
+        del memory[id_]
+    below = _Below(known)
+    moved, unread, restless = _sorted_out(there, memory, known.get("LoadBalancer", {}), below)
     for id_ in moved[:MOST]:
         item, at = there[id_]
-        if id_ in balancers and transient(item):
+        mark = None if young(item, at) else mark_of(item)
+        if transient(item) and id_ in known.get("LoadBalancer", {}):
             tree = await statuses(cloud, id_)
             yield [_of_cheap_list(id_, item, at), *tree]
+            read = memory.setdefault(id_, _Read())
+            for pool in below.pools_of(one for one in tree if below.differs(one)):
+                read.pools.pop(pool, None)
             if all(below.knows(one) for one in tree):
-                continue  # the rest is read when it has settled
-        async for readings in _whole(cloud, id_, known, below):
+                read.mark = mark  # the rest is read when it has settled, and that moves it
+                continue
+        async for readings in _whole(cloud, id_, memory.setdefault(id_, _Read()), mark, below):
             yield readings
-    worn = [id_ for id_ in there.keys() - set(moved) if there[id_][0].get("operating_status") in WORN]
-    # By lot, and the same lot for the same moment.
-    for id_ in sorted(worn, key=lambda id_: crc32(f"{as_of} {id_}".encode()))[:MOST_WORN]:
+    for id_ in _by_lot(unread, as_of)[:MOST_UNREAD]:
+        async for readings in _whole(cloud, id_, memory.setdefault(id_, _Read()), mark_of(there[id_][0]), below):
+            yield readings
+    for id_ in _by_lot(restless, as_of)[:MOST_TREES]:
         differ = [one for one in await statuses(cloud, id_) if below.differs(one)]
         if differ:
             # Their `updated_at` has moved too, and the tree has none.
-            async for readings in _whole(cloud, id_, known, below, below.pools_of(differ)):
+            async for readings in _whole(cloud, id_, memory[id_], memory[id_].mark, below, below.pools_of(differ)):
                 yield readings
     gone = below.orphans(there)
     if gone:
         yield _suspected(gone, as_of)
 
 
-def has_moved(item: Mapping[str, Any], known: Mapping[str, Any] | None, as_of: int) -> bool:
-    """Whether something changed at a balancer or pool, or below it, since it was read. `item`: what the API says now."""
-    if known is None or "updated_at" not in item or young(item["updated_at"], as_of):
-        return True
-    return any(item.get(name) != known.get(name) for name in (*STATES, "updated_at"))
+def _sorted_out(
+    there: Mapping[str, tuple[JsonObject, int]], memory: Mapping[str, _Read], known: Mapping[str, JsonObject], below: _Below
+) -> tuple[list[str], list[str], list[str]]:
+    """The balancers that have moved; that this scan has never read; below which something may have moved all the same."""
+    moved, unread, restless = [], [], []
+    for id_, (item, at) in there.items():
+        before = memory[id_].mark if id_ in memory else mark_of(known.get(id_, {}))
+        if id_ not in known or young(item, at) or before != mark_of(item):
+            moved.append(id_)
+        elif id_ not in memory:
+            unread.append(id_)
+        elif (
+            young(item, at, RECENT_US)
+            or item.get("operating_status") in NOT_WELL
+            or (item.get("operating_status") == "ONLINE" and below.is_waiting(id_))
+        ):
+            restless.append(id_)
+    return moved, unread, restless
+
+
+def mark_of(item: Mapping[str, Any]) -> Mark:
+    return tuple(item.get(name) for name in MARKS)
+
+
+def young(item: Mapping[str, Any], as_of: int, than: int = YOUNG_US) -> bool:
+    """Whether its last change was so short ago: by default, whether that second may not have been over at `as_of`, so that
+    another change may get the same time."""
+    text = item.get("updated_at")
+    when = moment(text) if isinstance(text, str) else None
+    return when is not None and as_of - when < than
+
+
+def _by_lot(ids: Iterable[str], as_of: int) -> list[str]:
+    """In an order that is another one each time, and the same for the same moment."""
+    return sorted(ids, key=lambda id_: crc32(f"{as_of} {id_}".encode(errors="replace")))
 
 
 async def statuses(cloud: Cloud, balancer: str) -> list[Reading]:
@@ -109,18 +179,15 @@ def _branches(kind: str, item: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _of_cheap_list(id_: str, item: JsonObject, as_of: int) -> Reading:
-    """Of one that is at work: that it is. When it has finished it has another status, so its time may be told already."""
-    fields = {name: item[name] for name in STATES if isinstance(item.get(name), str)}
-    if isinstance(item.get("updated_at"), str):
-        fields["updated_at"] = item["updated_at"]
-        without_young(fields, as_of)
+    fields = {name: item[name] for name in MARKS if isinstance(item.get(name), str)}
     return Reading(kind="LoadBalancer", id=id_, verb="update", as_of=as_of, fields=fields, only_known=True)
 
 
 async def _whole(
-    cloud: Cloud, id_: str, known: Known, below: _Below, also: Collection[str] = ()
+    cloud: Cloud, id_: str, read: _Read, mark: Mark | None, below: _Below, also: Collection[str] = ()
 ) -> AsyncIterator[Sequence[Reading]]:
-    """A balancer and its children, every field. Members and health monitors only of pools that have moved, and of `also`."""
+    """A balancer and its children, every field. Members and health monitors only of pools that have moved, and of `also`.
+    `mark`: what it has when all that is taken; None: nothing, so it is read again."""
     try:
         balancer = await LOADBALANCER.get(cloud, id_)
     except NotFound:
@@ -131,35 +198,30 @@ async def _whole(
             if id_ not in references(one.fields, "loadbalancers"):
                 continue
             here.add((one.kind, one.id))
-            before = known.get("Pool", {}).get(one.id)
-            if one.id not in also and _same_children(one, before) and not has_moved(one.fields, before, one.as_of):
+            below.pools.add(one.id)
+            of_pool = mark_of(one.fields)
+            if one.id not in also and read.pools.get(one.id) == of_pool:
+                yield [one]
                 continue
             children = list(await members_of(cloud, one.id)) if references(one.fields, "members") else []
             monitor = one.fields.get("healthmonitor_id")
             if isinstance(monitor, str):
-                try:
+                with suppress(NotFound):
                     children += await HEALTHMONITOR.get(cloud, monitor)
-                except NotFound:
-                    monitor = None
             present = {(child.kind, child.id) for child in children}
             gone = [child for child in below.of_pools.get(one.id, ()) if child not in present]
-            yield [*children, *_suspected(gone, one.as_of), one]
+            yield [one, *children, *_suspected(gone, one.as_of)]
+            if not young(one.fields, one.as_of):
+                read.pools[one.id] = of_pool
     listeners: list[Reading] = []
     async for page in LISTENER.pages(cloud, (("load_balancer_id", id_),)):
         listeners += [one for one in page if id_ in references(one.fields, "loadbalancers")]
     here |= {(one.kind, one.id) for one in listeners}
+    read.pools = {pool: of_pool for pool, of_pool in read.pools.items() if ("Pool", pool) in here}
     gone = [child for child in below.of_balancers.get(id_, ()) if child not in here]
     as_of = balancer[0].as_of if balancer else 0
-    yield [*listeners, *_suspected(below.with_children(gone), as_of)]
-    yield balancer
-
-
-def _same_children(pool: Reading, before: JsonObject | None) -> bool:
-    return (
-        before is not None
-        and sorted(references(before, "members")) == sorted(references(pool.fields, "members"))
-        and before.get("healthmonitor_id") == pool.fields.get("healthmonitor_id")
-    )
+    yield [*balancer, *listeners, *_suspected(below.with_children(gone), as_of)]
+    read.mark = mark
 
 
 def _suspected(gone: Iterable[Named], as_of: int) -> list[Reading]:
@@ -171,6 +233,8 @@ class _Below:
 
     def __init__(self, known: Known) -> None:
         self._known = known
+        self.pools: set[str] = set()
+        """Pools that were seen since."""
 
     @cached_property
     def of_balancers(self) -> dict[str, list[Named]]:
@@ -192,17 +256,28 @@ class _Below:
                 found.setdefault(pool, []).append(("HealthMonitor", id_))
         return found
 
+    def is_waiting(self, balancer: str) -> bool:
+        """Whether something that is switched on below a balancer is not ONLINE."""
+        for kind, id_ in self.with_children(self.of_balancers.get(balancer, ())):
+            fields = self._known[kind][id_]
+            if fields.get("operating_status") in ("OFFLINE", *NOT_WELL) and fields.get("admin_state_up") is not False:
+                return True
+        return False
+
     def with_children(self, gone: Sequence[Named]) -> list[Named]:
         """These, and what belongs to the pools among them."""
         pools = [id_ for kind, id_ in gone if kind == "Pool"]
         return [*gone, *(child for pool in pools for child in self.of_pools.get(pool, ()))]
 
     def orphans(self, there: Collection[str]) -> list[Named]:
-        """Balancers that are known and not there, and everything that belongs to such."""
+        """Balancers that are known and not there, and everything that belongs to such or to a pool that nobody knows."""
         found: list[Named] = [("LoadBalancer", id_) for id_ in self._known.get("LoadBalancer", {}) if id_ not in there]
         for balancer, children in self.of_balancers.items():
             if balancer not in there:
                 found += self.with_children(children)
+        for pool, children in self.of_pools.items():
+            if pool not in self.pools and pool not in self._known.get("Pool", {}):
+                found += children
         return found
 
     def knows(self, one: Reading) -> bool:
@@ -225,11 +300,11 @@ SCAN = Scan(
     name="octavia",
     service=SERVICE,
     sees={
-        "LoadBalancer": (*STATES, "updated_at"),
-        "Listener": (*STATES, "loadbalancers"),
-        "Pool": (*STATES, "updated_at", "loadbalancers", "members", "healthmonitor_id"),
-        "Member": (*STATES, "pool_id"),
-        "HealthMonitor": (*STATES, "pools"),
+        "LoadBalancer": MARKS,
+        "Listener": (*STATES, "admin_state_up", "loadbalancers"),
+        "Pool": (*STATES, "admin_state_up", "loadbalancers"),
+        "Member": (*STATES, "admin_state_up", "pool_id"),
+        "HealthMonitor": (*STATES, "admin_state_up", "pools"),
     },
     look=look,
 )

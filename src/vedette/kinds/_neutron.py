@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from vedette.errors import BadRequest, Forbidden, NotFound, NotUnderstood
+from vedette.kinds._api import segment
 from vedette.kinds._said import Shape, Verb, decoded, moment, untyped
 from vedette.model.notice import Notice
 from vedette.model.reading import Part, Reading
@@ -52,15 +52,15 @@ class Resource:
         tidy: Tidy | None = None,
         shared: Shared | None = None,
         unordered: Sequence[str] = (),
-        doubt: Callable[[dict[str, Any], int], None] | None = None,
+        absent: Sequence[str] = (),
     ) -> None:
         """`path`: of its list in the API. `tidy` brings the fields into the API's form, in place; `shared` says of them whether
-        everybody may see the object. `unordered`: lists whose order means nothing, and that come in any. `doubt` takes away
-        what the API's answer says too early, given the moment of asking."""
+        everybody may see the object. `unordered`: lists whose order means nothing, and that come in any. `absent`: what
+        the API leaves out where there is none."""
         self.kind, self.name, self.plural = kind, name, plural or f"{name}s"
         self.service, self.path = service, path or f"/{self.plural}"
         self.fields, self.shape = fields, Shape(kind, fields)
-        self._tidy, self._shared, self._unordered, self._doubt = tidy, shared, unordered, doubt
+        self._tidy, self._shared, self._unordered, self._absent = tidy, shared, unordered, absent
 
     # --- from notices ---
 
@@ -149,14 +149,10 @@ class Resource:
         """An object in an answer; None when it has no id: nothing can be said of it, and it is no reason to lose the others."""
         if not isinstance(item, dict):
             return None
-        try:
-            id_, public, admin = self.shape.split(msgspec.convert(item, self.shape.struct))
-        except msgspec.ValidationError:
-            id_, public, admin = self.shape.forgive(item)
+        id_, public, admin = self.shape.of(item)
         if not id_:
             return None
-        if self._doubt is not None:
-            self._doubt(public, as_of)
+        public.update({name: None for name in self._absent if name not in item})
         return self.reading("create", as_of, id_, public, admin)
 
     def all_shown(self, items: Iterable[Any], as_of: int) -> list[Reading]:
@@ -212,13 +208,6 @@ class Resource:
         )
 
 
-def segment(id_: str) -> str:
-    """An id as one segment of a path. Raises NotFound for what can't be one: ids come in notices, and mustn't lead elsewhere."""
-    if id_ in ("", ".", ".."):
-        raise NotFound(f"{id_!r} is no id")
-    return quote(id_, safe="")
-
-
 def in_order(items: list[Any]) -> list[Any]:
     """The items in one order, whichever they came in: by id where they have one, else by what they say."""
     return sorted(items, key=_place)
@@ -241,17 +230,16 @@ async def given_to_all(cloud: Cloud) -> Says | None:
     A network's own `shared` means "with the one who asks": to an admin a network is shared that is shared with the admin's
     project alone. Only a policy for `*` gives it to everybody, and only admins see everybody's policies.
     """
-    given: set[tuple[Any, Any]] = set()
+    given: set[tuple[str, str]] = set()
     named = ("id", "object_id", "action", "target_tenant")
     # Not `STABLE`: of these, Neutron refuses to be told the order.
     params = (("object_type", "network"), ("target_tenant", "*"), *(("fields", name) for name in named))
     try:
         async for page in cloud.pages("network", "/rbac-policies", "rbac_policies", params):
-            given |= {
-                (one.get("object_id"), one.get("action"))
-                for one in page.items
-                if one.get("target_tenant") == "*" and isinstance(one.get("object_id"), str)
-            }
+            for one in page.items:
+                network, action = one.get("object_id"), one.get("action")
+                if one.get("target_tenant") == "*" and isinstance(network, str) and isinstance(action, str):
+                    given.add((network, action))
     except NotFound:
         return None
     try:

@@ -5,13 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from msgspec.structs import replace
 
 from vedette.errors import NotFound
-from vedette.kinds._balance import PROJECT, SERVICE, STATES, TIMES, Balanced, without_young
-from vedette.kinds._neutron import segment
+from vedette.kinds._api import segment
+from vedette.kinds._balance import PROJECT, SERVICE, STATES, TIMES, Balanced
 from vedette.model.reading import Reading
 from vedette.ports import Cloud, Field
 
@@ -38,7 +37,6 @@ LOADBALANCER = Balanced(
         **TIMES,
     },
     stale=frozenset({"name", "description", "admin_state_up", "vip_qos_policy_id", "listeners", "pools", "tags"}),
-    doubt=without_young,
 )
 """In an update Octavia sends the values from before the update: it is read for what can't change."""
 
@@ -75,11 +73,6 @@ LISTENER = Balanced(
 )
 
 
-def _as_shown(public: dict[str, Any], as_of: int) -> None:
-    without_young(public, as_of)
-    public.setdefault("healthmonitor_id", None)  # Octavia leaves it out where there is none
-
-
 POOL = Balanced(
     "Pool",
     "pool",
@@ -103,7 +96,7 @@ POOL = Balanced(
         **TIMES,
     },
     parents={"loadbalancer_id": "loadbalancers", "listener_id": "listeners"},
-    doubt=_as_shown,
+    absent=("healthmonitor_id",),
 )
 
 MEMBER = Balanced(

@@ -2,7 +2,8 @@
 
 A recording (`tests/captures/api-*.jsonl.gz`) holds notifications in the captures' own form, and then, one a line, answers:
 `{"service", "path", "params": [[name, value]], "microversion", "as_of", "status", "body", "account"}`. A list is one line,
-however many pages it came in: `params` are those that the kind asked with, without limit and marker.
+however many pages it came in: `params` are those that the kind asked with, without limit and marker. A recording may name its
+`moment`s.
 """
 
 from __future__ import annotations
@@ -29,24 +30,34 @@ def answers(recording: str) -> list[dict[str, Any]]:
         return [line for line in map(json.loads, lines) if "service" in line]
 
 
+def end_of(recording: str, moment: str) -> int:
+    """When the last answer of a recording's moment was asked for: `RecordedCloud(..., at=…)` is the cloud as it was then."""
+    return max(int(line["as_of"]) for line in answers(recording) if line["moment"] == moment)
+
+
 class RecordedCloud:
     """Says what was recorded for one account. Asked for anything else it fails the test."""
 
     def __init__(
         self, recording: str | Iterable[Mapping[str, Any]], account: str = "admin", *, page: int = 2, at: int = 0
     ) -> None:
-        """`recording`: a name for `answers`, or such lines. `page`: items of a page. `at`: only answers up to then count (UTC
-        µs; 0: all); of several to one question the newest."""
+        """`recording`: a name for `answers`, or such lines. `page`: items of a page. `at`: as `go` has it."""
         self.page = page
         self.asked: list[Asked] = []
         """Every question so far; a list counts once."""
         self._account = account
-        self._said: dict[Asked, Mapping[str, Any]] = {}
         lines = answers(recording) if isinstance(recording, str) else recording
-        for line in sorted(lines, key=lambda line: int(line["as_of"])):
-            if line["account"] == account and (not at or line["as_of"] <= at):
-                asked = line["service"], line["path"], tuple((n, v) for n, v in line["params"]), line["microversion"]
-                self._said[asked] = line
+        self._lines = sorted((line for line in lines if line["account"] == account), key=lambda line: int(line["as_of"]))
+        self._said: dict[Asked, Mapping[str, Any]] = {}
+        self.go(at)
+
+    def go(self, at: int) -> None:
+        """Be the cloud as it was then: only answers up to `at` count (UTC µs; 0: all); of several to one question the newest."""
+        self._said = {
+            (line["service"], line["path"], tuple((n, v) for n, v in line["params"]), line["microversion"]): line
+            for line in self._lines
+            if not at or line["as_of"] <= at
+        }
 
     async def get(self, service: str, path: str, params: Params = (), *, microversion: str = "") -> Answer:
         line = self._answer(service, path, params, microversion)
