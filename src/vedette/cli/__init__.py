@@ -15,7 +15,9 @@ from vedette.cli.doctor import add_to as add_doctor
 from vedette.cli.errors import OneLineErrors
 from vedette.cli.events import add_to as add_events
 from vedette.cli.objects import add_to as add_objects
+from vedette.cli.resync import add_to as add_resync
 from vedette.cli.service import add_to as add_service
+from vedette.cli.status import add_to as add_status
 
 HELP = """Makes an OpenStack cloud watchable, and able to react.
 
@@ -46,7 +48,7 @@ def options(
         ctx.color = False
 
 
-for _add_to in (add_service, add_objects, add_events, add_access, add_doctor):
+for _add_to in (add_service, add_objects, add_events, add_resync, add_status, add_access, add_doctor):
     _add_to(app)
 
 

@@ -37,7 +37,7 @@ AGE = "Age"
 """The server's column that counts from now: of no use in a line that stays on the screen."""
 
 
-def _kind_names(incomplete: str) -> list[str]:
+def kind_names(incomplete: str) -> list[str]:
     """For tab completion: every kind of this version, without asking a server."""
     from vedette.plugins import names
 
@@ -48,7 +48,7 @@ KindArgument = Annotated[
     str,
     typer.Argument(
         help="What to look at: port, server, loadbalancer (lb) … `vedette get nothing` lists them.",
-        autocompletion=_kind_names,
+        autocompletion=kind_names,
         show_default=False,
     ),
 ]

@@ -16,6 +16,7 @@ import msgspec
 import typer
 
 from vedette.clients.vedette import Column, Event, Item, Resource
+from vedette.kit.clock import parse_us
 
 VERB_COLOURS = {"ADDED": typer.colors.GREEN, "MODIFIED": typer.colors.YELLOW, "DELETED": typer.colors.RED}
 WIDEST = 60
@@ -128,3 +129,42 @@ def as_name(resource: Resource, item: Item) -> str:
 def as_event(event: Event) -> str:
     """One watch event as one line of JSON."""
     return msgspec.json.encode({"type": event.verb, "object": event.item.raw}).decode()
+
+
+# --- numbers for a person --------------------------------------------------------------------------------------------------
+
+
+def size(count: int) -> str:
+    """Bytes: `78.9 GiB`."""
+    number, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if number < 1024 or unit == "TiB":
+            break
+        number /= 1024
+    return f"{number:.1f} {unit}" if unit != "B" else f"{count} B"
+
+
+def seconds_ago(when: str | None, at: float) -> float | None:
+    """How long an RFC 3339 time is over; None: it is none. Never negative: clocks differ a little."""
+    us = parse_us(when or "")
+    return None if us is None else max(0.0, at - us / 1_000_000)
+
+
+def ago(when: str | None, at: float) -> str:
+    """An RFC 3339 time as `5 min ago`."""
+    seconds = seconds_ago(when, at)
+    if seconds is None:
+        return "never"
+    return "just now" if seconds < 1 else f"{span(seconds)} ago"
+
+
+def coming(seconds: float) -> str:
+    return f"in {span(max(1.0, seconds))}"
+
+
+def span(seconds: float) -> str:
+    """A length of time in its largest unit: `12 s`, `5 min`, `3 h`, `2 days`."""
+    for unit, length, least in (("days", 86_400, 172_800), ("h", 3600, 7200), ("min", 60, 120)):
+        if seconds >= least:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -48,12 +48,13 @@ def routes(needs: Needs) -> list[web.RouteDef]:
             if kind is None:
                 raise BadRequest(f"no kind is called {name[:80]!a}")
             kinds.append(kind)
+        asked_us = needs.clock.now_us()
         done = needs.resync.ask(source, kinds, confirm=asked.confirm)
         wanted = frozenset(kinds or needs.resync.kinds)
         if "wait" in request.query and not truthy(request.query["wait"]):
             told = msgspec.json.encode({"source": source, "kinds": sorted(wanted)}) + b"\n"
             return web.Response(status=202, body=told, content_type="application/json")
-        return await _told(needs, request, source, wanted, done)
+        return await _told(needs, request, source, wanted, asked_us, done)
 
     return [web.post("/v1/resync", resync)]
 
@@ -72,9 +73,9 @@ def _source(needs: Needs, name: str) -> str:
 
 
 async def _told(
-    needs: Needs, request: web.Request, source: str, wanted: frozenset[str], done: asyncio.Future[Any]
+    needs: Needs, request: web.Request, source: str, wanted: frozenset[str], asked_us: int, done: asyncio.Future[Any]
 ) -> web.StreamResponse:
-    """A line whenever a kind has got further. Until its pass begins a kind's last report is of another one."""
+    """A line whenever a kind has got further, and at the end one of each. What ended before it was asked for is no news."""
     response = web.StreamResponse(headers={"Cache-Control": "no-cache, private"})
     response.content_type = "application/x-ndjson"
     await response.prepare(request)
@@ -87,10 +88,10 @@ async def _told(
             for report in one.kinds:
                 if report.kind not in wanted:
                     continue
-                if report.state not in FINAL and report.state != "never":
+                if report.ended_at >= asked_us or (report.state not in FINAL and report.state != "never"):
                     begun.add(report.kind)
                 far = (report.state, report.listed, report.missed)
-                if report.kind in begun and said.get(report.kind) != far and report.state not in FINAL:
+                if report.kind in begun and said.get(report.kind) != far:
                     said[report.kind] = far
                     await response.write(line(report))
         await asyncio.wait([done], timeout=LOOK_SECONDS)

@@ -1,0 +1,147 @@
+"""`vedette status`: one screen that says how the running service is, and what in it is not well."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vedette.cli.events import Form
+from vedette.cli.reach import DEFAULT_URL, CaOption, CloudOption, InsecureOption, Reach, ServerOption
+from vedette.cli.show import ago, coming, plain, size
+
+if TYPE_CHECKING:
+    from vedette.clients.vedette import CloudNow, KindReport, ResyncNow, SourceNow, StatusNow, VerifyNow
+
+GREEN, RED, YELLOW = typer.colors.GREEN, typer.colors.RED, typer.colors.YELLOW
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("status", epilog=EXAMPLES)(status)
+
+
+EXAMPLES = """Examples:
+
+\b
+vedette status
+vedette status --server https://vedette.example:8470
+vedette status -o json | jq '.clouds[].resync.kinds[] | select(.held > 0)'
+"""
+
+
+def status(
+    output: Annotated[Form, typer.Option("--output", "-o", help="json: all that the server tells.")] = Form.table,
+    server: ServerOption = DEFAULT_URL,
+    ca: CaOption = None,
+    os_cloud: CloudOption = None,
+    allow_insecure: InsecureOption = False,
+) -> None:
+    """Show how the service is: its sources, how true its inventory is, its log, its watchers. Wants an admin's token.
+
+    Of kinds of objects only those are named that are not well. `vedette doctor` looks further, and says what to do.
+    """
+    asyncio.run(_status(Reach(server, ca, os_cloud, allow_insecure), output))
+
+
+async def _status(reach: Reach, output: Form) -> None:
+    async with reach.client() as client:
+        if output is Form.json:
+            typer.echo((await client.document("/v1/status")).decode().strip())
+            return
+        now = await client.status()
+    for line in lines(now, time.time()):
+        typer.echo(line)
+
+
+def lines(now: StatusNow, at: float) -> Iterator[str]:
+    """What is shown; `at`: our clock, Unix seconds."""
+    clouds = {one.source: one for one in now.clouds}
+    for source in now.sources:
+        yield from _source(source, at)
+        cloud = clouds.get(source.name)
+        if source.gaps:
+            times = "once" if source.gaps == 1 else f"{source.gaps} times"
+            said = f"{times} since the start news may have been missed (vedette events --type vedette.gap --since 24h)"
+            # After a gap everything is compared.
+            yield _under(said if cloud is not None and cloud.api else _odd(said))
+        if cloud is not None:
+            yield from _cloud(cloud, at)
+    store, watch = now.store, now.watch
+    behind = _number(store.head_revision) - _number(watch.position)
+    late = _odd(f"; {behind:,} entries are still to be told") if behind > 1000 else ""
+    yield _row("log", f"{store.entries:,} entries, {store.objects:,} objects, {size(store.bytes)}")
+    yield _row("watchers", f"{watch.watchers:,}{late}")
+
+
+def _row(name: str, text: str) -> str:
+    return f"{typer.style(f'{name:<10}', bold=True)}{text}"
+
+
+def _under(text: str) -> str:
+    return " " * 10 + text
+
+
+def _odd(text: str, colour: str = YELLOW) -> str:
+    return typer.style(text, fg=colour)
+
+
+def _source(source: SourceNow, at: float) -> Iterator[str]:
+    state = typer.style("ready", fg=GREEN) if source.ready else typer.style("NOT READY", fg=RED, bold=True)
+    heard = f", last sign of life {ago(source.last_progress, at)}" if source.last_progress else ""
+    yield _row("source", f"{plain(source.name)}: {state}: {plain(source.detail)}{heard}")
+
+
+def _cloud(cloud: CloudNow, at: float) -> Iterator[str]:
+    if not cloud.api or cloud.resync is None:
+        yield _under(f"API: {plain(cloud.detail) or 'none'}")
+        return
+    resync = cloud.resync
+    yield _under(f"API: {_compared(resync, at)}")
+    for kind in resync.kinds:
+        for line in _kind(kind, resync, at):
+            yield _under(f"     {line}")
+    if cloud.verify is not None:
+        yield _under(f"     {_verify(cloud.verify)}")
+
+
+def _compared(resync: ResyncNow, at: float) -> str:
+    """How old the truth is."""
+    if resync.state == "waiting":
+        return f"the first comparison has yet to come: {plain(resync.detail)}"
+    times = [kind.complete_at for kind in resync.kinds if kind.complete_at]
+    whole = (
+        f"{len(times)} kinds compared as a whole, the oldest {ago(min(times), at)}"
+        if times
+        else "no kind was ever compared as a whole"
+    )
+    if resync.state == "running":
+        return f"{whole}; comparing now"
+    return f"{whole}; next {coming(resync.next_in_seconds)}" if resync.next_in_seconds else f"{whole}; next on demand only"
+
+
+def _kind(kind: KindReport, resync: ResyncNow, at: float) -> Iterator[str]:
+    """One kind, if it is not well."""
+    name, detail = plain(kind.kind), plain(kind.detail)
+    if kind.state == "held":
+        yield f"{name}: {_odd(f'{kind.held} deletions wait for you', RED)}: {detail}"
+    elif kind.ended and not kind.well:
+        last = f"last whole {ago(kind.complete_at, at)}" if kind.complete_at else "never whole"
+        yield f"{name}: {_odd(kind.state, RED)}, {last}: {detail}"
+    elif kind.state == "done" and detail:
+        yield f"{name}: {_odd(detail)}"
+    elif kind.state == "never" and resync.state == "idle":
+        yield f"{name}: {_odd('never compared')}"
+
+
+def _verify(verify: VerifyNow) -> str:
+    followed = f"looked after while followed: {plain(', '.join(verify.followed))}" if verify.followed else "nothing is followed"
+    count = sum(verify.waiting.values())
+    waiting = f"; {count:,} object{'' if count == 1 else 's'} yet to settle" if count else ""
+    return followed + waiting + (_odd(f"; {plain(verify.detail)}", RED) if verify.detail else "")
+
+
+def _number(revision: str) -> int:
+    return int(revision) if revision.isdigit() else 0
