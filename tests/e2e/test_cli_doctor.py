@@ -8,8 +8,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shlex
+import signal
 import time
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,14 @@ import pytest
 import yaml
 from cli_processes import free_port, port_created, run, running
 
+from vedette import plugins
+from vedette.cli.diagnose_broker import check_broker
+from vedette.cli.diagnose_cloud import check_cloud
+from vedette.cli.finding import Asked, Broker
+from vedette.clients.vedette import VedetteClient
+from vedette.config import load
 from vedette.kit.clock import SystemClock
+from vedette.testing.cloud import Announcement, FakeCloud
 from vedette.testing.keystone import FakeKeystone
 from vedette.testing.rabbit import Publisher, Rabbit, RabbitMissing, free_ports
 from vedette.testing.tls import Authority
@@ -124,6 +134,117 @@ async def test_who_holds_the_folder_and_what_the_running_service_says(tmp_path: 
     # Nobody holds it once it has ended, though the file is there.
     code, findings = await patient.examined()
     assert the(findings, "nobody holds")["level"] == "note"
+
+
+@pytest.fixture
+async def cloud() -> AsyncIterator[FakeCloud]:
+    async with FakeCloud(SystemClock()) as one:
+        yield one
+
+
+def looking_at(cloud: FakeCloud, user: str = "admin", **more: Any) -> dict[str, Any]:
+    """A source with an API; its broker is not there."""
+    api = {**cloud.credentials(user), **more}
+    return {"name": "one", "type": "openstack", "amqp": "amqp://me:secret1@127.0.0.1:1/", "api": api}
+
+
+def of_the_api(findings: Findings) -> Findings:
+    return [one for one in findings if one["about"] == "API of one"]
+
+
+def levels(findings: Findings) -> set[str]:
+    return {one["level"] for one in findings}
+
+
+async def test_an_account_that_sees_everything(tmp_path: Path, cloud: FakeCloud) -> None:
+    _, findings = await Patient(tmp_path, looking_at(cloud)).examined()
+    found = of_the_api(findings)
+    assert levels(found) == {"ok", "note"}
+    assert the(found, "admin in project admin has the roles")["message"].startswith(f"{cloud.identity.url}: ")
+    assert the(found, "network: ")["message"] == f"network: {cloud.network.url}/v2.0"
+    assert re.search(r"compute: .*, microversions 2\.1 to 2\.\d+", the(found, "compute: ")["message"])
+    everything = the(found, "sees every project's objects: ")["message"].partition(": ")[2].split(", ")
+    assert everything == plugins.names("kinds")
+    assert "vedette doctor --try-port" in the(found, "was not tried")["fix"]
+    assert the(findings, "the APIs' clocks agree")["level"] == "ok"
+    # It looked, and that was all.
+    assert cloud.count(method="POST") == cloud.count("identity", "/auth/tokens", method="POST")
+    assert cloud.count(method="DELETE") == cloud.count(method="PUT") == 0
+
+
+async def test_an_account_that_does_not(tmp_path: Path, cloud: FakeCloud) -> None:
+    _, findings = await Patient(tmp_path, looking_at(cloud, "demo")).examined()
+    found = of_the_api(findings)
+    refused = the(found, "the account may not list them")
+    assert refused["message"].startswith("aggregate, computeservice, hypervisor, project, server, user: ")
+    partly = the(found, "nothing is taken for deleted on its word")
+    assert {refused["level"], partly["level"]} == {"warn"}
+    assert ", port, " in partly["message"]
+    user, project = cloud.user_id("demo"), cloud.project_id("demo")
+    for one in (refused, partly):
+        assert one["fix"].splitlines()[0] == f"openstack role add --user {user} --project {project} admin"
+    assert not any("sees every project's objects: " in one["message"] for one in found)
+
+
+async def test_credentials_that_are_wrong_and_a_keystone_that_is_down(tmp_path: Path, cloud: FakeCloud) -> None:
+    patient = Patient(tmp_path, looking_at(cloud, password="a-guess"))
+    code, findings = await patient.examined()
+    refused = the(findings, "refused our credentials")
+    assert (code, refused["level"]) == (1, "fail")
+    assert f"--os-auth-url {cloud.identity.url} --os-username admin token issue" in refused["fix"]
+    assert cloud.identity.logins == 1, "Keystone locks accounts that fail too often"
+    await cloud.stop()
+    _, findings = await patient.examined()
+    assert the(of_the_api(findings), "Connection refused")["fix"] == f"curl -i {cloud.identity.url}"
+    assert "a-guess" not in json.dumps(findings)
+
+
+async def test_services_that_are_out_of_order_or_not_there(tmp_path: Path, cloud: FakeCloud) -> None:
+    cloud.load_balancer.in_catalog = False
+    await cloud.orchestration.stop()
+    cloud.image.fail(400, "/images")
+    _, findings = await Patient(tmp_path, looking_at(cloud)).examined()
+    found = of_the_api(findings)
+    absent = the(found, "the catalog has no load-balancer")
+    assert absent["level"] == "note"
+    assert "Not compared: healthmonitor, listener, loadbalancer, member, pool" in absent["message"]
+    down = the(found, "Not compared: stack")
+    assert down["level"] == "fail"
+    assert "Connection refused" in down["message"]
+    assert the(found, "image can't be listed: image answered 400")["level"] == "warn"
+    assert the(found, "sees every project's objects: ")["level"] == "ok", "the others are well all the same"
+
+
+async def test_a_region_in_which_there_is_nothing(tmp_path: Path, cloud: FakeCloud) -> None:
+    _, findings = await Patient(tmp_path, looking_at(cloud, region_name="Atlantis")).examined()
+    nothing = the(of_the_api(findings), "Nor is there any other service: ")
+    assert nothing["level"] == "fail"
+    assert "in region Atlantis" in nothing["message"]
+    assert "region_name" in nothing["fix"]
+
+
+async def test_apis_whose_clocks_are_off(tmp_path: Path) -> None:
+    class Ahead(SystemClock):
+        def now_us(self) -> int:
+            return super().now_us() + 10_000_000
+
+    async with FakeCloud(Ahead()) as cloud:
+        _, findings = await Patient(tmp_path, looking_at(cloud)).examined()
+    assert "ahead of" in the(findings, "the clock of the network API is")["message"]
+
+
+async def test_a_source_without_an_api_is_told_what_it_misses(tmp_path: Path, cloud: FakeCloud) -> None:
+    alone = {name: value for name, value in looking_at(cloud).items() if name != "api"}
+    _, findings = await Patient(tmp_path, alone).examined()
+    missed = the(findings, "notifications are all there is")
+    assert (missed["level"], missed["about"]) == ("note", "API of one")
+    assert "api: {auth_url: " in missed["fix"]
+
+
+async def test_without_a_broker_no_port_is_made(tmp_path: Path, cloud: FakeCloud) -> None:
+    _, findings = await Patient(tmp_path, looking_at(cloud)).examined("--try-port")
+    assert the(findings, "no port was made: there is no broker")["level"] == "warn"
+    assert cloud.count("network", method="POST") == 0
 
 
 async def test_keystone(tmp_path: Path) -> None:
@@ -288,6 +409,108 @@ async def test_what_is_announced_while_it_listens(tmp_path: Path, rabbit: Rabbit
     assert the(findings, "old envelope from nova")["fix"] == "[oslo_messaging_notifications] driver = messagingv2"
     assert "ahead of" in the(findings, "the clock of fast-1")["message"]
     assert "behind" in the(findings, "the clock of slow-1")["message"]
+
+
+class Bus:
+    """A virtual host on which a fake cloud announces."""
+
+    def __init__(self, rabbit: Rabbit, cloud: FakeCloud, vhost: str) -> None:
+        rabbit.ctl("add_vhost", vhost)
+        rabbit.ctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
+        self.url = f"amqp://guest:guest@127.0.0.1:{rabbit.port}/{vhost}"
+        self.publisher = Publisher(self.url)
+        self.publisher.exchange("neutron")
+        cloud.listeners.append(self._publish)
+
+    def _publish(self, said: Announcement) -> None:
+        self.publisher.publish(said.exchange, [said.body], routing_key=said.routing_key)
+
+
+def nothing_is_left(cloud: FakeCloud) -> bool:
+    rows = (*cloud.network.ports.values(), *cloud.network.networks.values())
+    return not any(str(row["name"]).startswith("vedette-doctor-") for row in rows)
+
+
+@pytest.mark.rabbitmq
+async def test_a_port_is_made_heard_of_and_deleted(tmp_path: Path, rabbit: Rabbit, cloud: FakeCloud) -> None:
+    bus = Bus(rabbit, cloud, "a-port")
+    patient = Patient(tmp_path, {**looking_at(cloud), "amqp": bus.url})
+    code, findings = await patient.examined("--listen", "0", "--try-port")
+    assert code == 0
+    made = the(findings, "made a port on a network of its own and heard of it")
+    assert made["level"] == "ok"
+    assert "(port.create.end, neutron notifications.info)" in made["message"]
+    assert cloud.count("network", "/ports", method="POST") == 1
+    assert nothing_is_left(cloud)
+    # Where it may make no network, it uses one of the project's.
+    cloud.network.fail(403, "/networks", method="POST")
+    patient = Patient(tmp_path, {**looking_at(cloud, "demo"), "amqp": bus.url})
+    code, findings = await patient.examined("--listen", "0", "--try-port")
+    assert code == 0
+    assert the(findings, f"made a port on the network {cloud.private} and heard of it")["level"] == "ok"
+    assert nothing_is_left(cloud)
+    # Where it may make no port, that is no failure of anything.
+    cloud.network.fail(403, "/ports", method="POST")
+    code, findings = await patient.examined("--listen", "0", "--try-port")
+    assert code == 0
+    assert the(findings, "no port could be made: network answered 403")["level"] == "warn"
+    assert nothing_is_left(cloud)
+    cloud.network.heal()
+    # What can't be deleted is told.
+    cloud.network.fail(409, "/networks/*", method="DELETE")
+    code, findings = await patient.examined("--listen", "0", "--try-port")
+    assert re.fullmatch(r"openstack network delete [0-9a-f-]{36}", the(findings, "could not be deleted")["fix"])
+    bus.publisher.close()
+
+
+@pytest.mark.rabbitmq
+async def test_a_port_that_nobody_announces(tmp_path: Path, rabbit: Rabbit, cloud: FakeCloud) -> None:
+    bus = Bus(rabbit, cloud, "no-port")
+    cloud.bus_up = False
+    patient = Patient(tmp_path, {**looking_at(cloud), "amqp": bus.url})
+    source = load(patient.path, {}).sources[0]
+    asked = Asked(
+        config=None, environ={}, server="", management_url="", listen_s=0, try_port=True, hear_s=0.5, reach=VedetteClient
+    )
+    broker = Broker()
+    _ = [one async for one in check_broker(source, asked, broker, running=False)]
+    found = [one async for one in check_cloud(source, asked, broker)]
+    (unheard,) = [one for one in found if "nothing was announced of it in 0.5 s" in one.message]
+    assert unheard.level == "fail"
+    for words in ("driver = messagingv2", "notifications, versioned_notifications", f"127.0.0.1:{rabbit.port}/no-port"):
+        assert words in unheard.fix
+    assert "guest:guest" not in unheard.fix
+    assert "control_exchange" not in unheard.fix
+    assert nothing_is_left(cloud)
+    bus.publisher.exchange("quantum")
+    bus.publisher.delete_exchange("neutron")
+    broker = Broker()
+    odd = Patient(tmp_path, {**looking_at(cloud), "amqp": bus.url, "exchanges": ["quantum"]})
+    source = load(odd.path, {}).sources[0]
+    _ = [one async for one in check_broker(source, asked, broker, running=False)]
+    (unheard,) = [one async for one in check_cloud(source, asked, broker) if "nothing was announced" in one.message]
+    assert "control_exchange" in unheard.fix
+    bus.publisher.close()
+
+
+@pytest.mark.rabbitmq
+async def test_stopping_it_leaves_no_port_behind(tmp_path: Path, rabbit: Rabbit, cloud: FakeCloud) -> None:
+    bus = Bus(rabbit, cloud, "stopped")
+    cloud.bus_up = False
+    patient = Patient(tmp_path, {**looking_at(cloud), "amqp": bus.url})
+    async with running("doctor", "-c", str(patient.path), "--listen", "0", "--try-port") as doctor:
+        await cloud.asked("network", "/ports", method="POST")
+        held = cloud.network.hold("/ports", times=1)
+        doctor.signal(signal.SIGINT)
+        assert "vedette-doctor-" in await doctor.said("Deleting")
+        doctor.signal(signal.SIGINT)
+        doctor.signal(signal.SIGTERM)
+        held.set()
+        code, _, err = await doctor.end()
+    assert code == 1
+    assert err == "Stopped before the end.\n"
+    assert nothing_is_left(cloud)
+    bus.publisher.close()
 
 
 @pytest.mark.rabbitmq

@@ -15,7 +15,8 @@ import yaml
 from typer.testing import CliRunner
 
 from vedette.cli import app
-from vedette.cli.diagnose import certificate_end, expiry, skews
+from vedette.cli.certificates import certificate_end, expiry
+from vedette.cli.diagnose_broker import skews
 from vedette.cli.service import recordings
 from vedette.cli.show import Lines, cell, plain
 from vedette.errors import ConfigError, TryLater
@@ -23,7 +24,8 @@ from vedette.sources.openstack import decode
 from vedette.testing.tls import Authority
 
 COMMANDS = (
-    "serve", "demo", "watch", "get", "events", "kubeconfig", "token", "check-config", "doctor", "not-understood", "version",
+    "serve", "demo", "watch", "get", "events", "resync", "status", "kubeconfig", "token", "check-config", "doctor",
+    "not-understood", "version",
 )  # fmt: skip
 CLEAN = {
     "VEDETTE_URL": None, "VEDETTE_TOKEN": None, "OS_TOKEN": None, "OS_CLOUD": None, "OS_AUTH_URL": None, "VEDETTE_CONFIG": None,
@@ -67,6 +69,10 @@ def test_the_help_lists_every_command(runner: CliRunner) -> None:
         (["watch", "port", "-A", "-p", "p"], "exclude each other"),
         (["get", "port", "--server", "vedette:8470"], "not the address of a server"),
         (["get", "port", "--ca", "/nonexistent.pem"], "/nonexistent.pem"),
+        (["resync", "--confirm"], "--confirm wants the KIND"),
+        (["resync", "port", "--no-wait", "--wait"], "--wait"),
+        (["status", "-o", "yaml"], "yaml"),
+        (["doctor", "--listen", "-1"], "listen"),
         (["serve", "--config", "/nonexistent.yaml"], "/nonexistent.yaml"),
         (["demo", "--cloud", "mars"], "there are: recorded"),
     ],
@@ -84,6 +90,12 @@ def test_a_server_that_is_not_there_is_exit_code_1_and_one_line(runner: CliRunne
     assert result.stderr.startswith("Error: can't reach http://127.0.0.1:1: Connect")
     assert "vedette demo" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_kinds_are_completed(runner: CliRunner) -> None:
+    words = {"_VEDETTE_COMPLETE": "complete_bash", "COMP_WORDS": "vedette resync server po", "COMP_CWORD": "3"}
+    result = runner.invoke(app, [], env=words, prog_name="vedette")
+    assert result.output.split() == ["pool", "port"]
 
 
 def test_debug_lets_the_error_through(runner: CliRunner) -> None:

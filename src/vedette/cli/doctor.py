@@ -5,7 +5,6 @@ The findings come from diagnose.py, one after the other; here they are printed. 
 
 from __future__ import annotations
 
-import asyncio
 import os
 from contextlib import aclosing
 from pathlib import Path
@@ -15,12 +14,12 @@ import msgspec
 import typer
 
 from vedette.cli.events import Form
-from vedette.cli.reach import CaOption, CloudOption, InsecureOption, Reach
+from vedette.cli.reach import CaOption, CloudOption, InsecureOption, Reach, until_stopped
 from vedette.cli.service import DEFAULT_CONFIG
-from vedette.cli.show import plain
+from vedette.cli.show import closing, plain
 
 if TYPE_CHECKING:
-    from vedette.cli.diagnose import Finding
+    from vedette.cli.finding import Asked, Finding
 
 COLOURS = {"ok": typer.colors.GREEN, "note": typer.colors.BLUE, "warn": typer.colors.YELLOW, "fail": typer.colors.RED}
 
@@ -33,6 +32,7 @@ EXAMPLES = """Examples:
 
 \b
 vedette doctor --config /etc/vedette/vedette.yaml
+vedette doctor --config vedette.yaml --try-port
 vedette doctor --config vedette.yaml --management-url http://rabbit:15672 --listen 60
 vedette doctor --server https://vedette.example:8470 -o json
 """
@@ -73,17 +73,24 @@ def doctor(
             metavar="SECONDS",
         ),
     ] = 5.0,
+    try_port: Annotated[
+        bool,
+        typer.Option(
+            "--try-port",
+            help="Make a port (and a network for it) at each source's API, see it announced, delete both.",
+        ),
+    ] = False,
     output: Annotated[Form, typer.Option("--output", "-o", help="json: one object a line.")] = Form.table,
     ca: CaOption = None,
     os_cloud: CloudOption = None,
     allow_insecure: InsecureOption = False,
 ) -> None:
-    """Check the broker, Keystone, the disk and the running service, and print the fix for what is wrong.
+    """Check the broker, the cloud's API, Keystone, the disk and the running service, and print the fix for what is wrong.
 
-    Changes nothing: on the broker it only looks, and listens on a queue of its own that is gone with its connection. Exit code 1
-    when something fails.
+    Changes nothing, but for what --try-port makes and deletes: on the broker it only looks, and listens on a queue of its own
+    that is gone with its connection. Exit code 1 when something fails.
     """
-    from vedette.cli.diagnose import Asked
+    from vedette.cli.finding import Asked
 
     file = config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
     asked = Asked(
@@ -92,26 +99,28 @@ def doctor(
         server=server or "",
         management_url=management_url or "",
         listen_s=listen,
+        try_port=try_port,
         reach=lambda url: Reach(url, ca, os_cloud, allow_insecure).client(),
     )
-    if asyncio.run(_examine(asked, output)):
+    counts = dict.fromkeys(COLOURS, 0)
+    if until_stopped(_examine(asked, output, counts)):
+        closing("Stopped before the end.")
+        raise typer.Exit(1)
+    if output is Form.table:
+        typer.echo("")
+        typer.echo(", ".join(f"{number} {level}" for level, number in counts.items() if number) or "nothing to check")
+    if counts["fail"]:
         raise typer.Exit(1)
 
 
-async def _examine(asked: object, output: Form) -> bool:
-    """Print every finding as it comes; whether something fails."""
-    from vedette.cli.diagnose import Asked, examine
+async def _examine(asked: Asked, output: Form, counts: dict[str, int]) -> None:
+    """Print every finding as it comes, and count them."""
+    from vedette.cli.diagnose import examine
 
-    assert isinstance(asked, Asked)
-    counts = dict.fromkeys(COLOURS, 0)
     async with aclosing(examine(asked)) as findings:
         async for finding in findings:
             counts[finding.level] += 1
             _print(finding, output)
-    if output is Form.table:
-        typer.echo("")
-        typer.echo(", ".join(f"{number} {level}" for level, number in counts.items() if number) or "nothing to check")
-    return counts["fail"] > 0
 
 
 def _print(finding: Finding, output: Form) -> None:
