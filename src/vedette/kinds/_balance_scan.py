@@ -91,7 +91,7 @@ async def look(cloud: Cloud, known: Known) -> AsyncIterator[Sequence[Reading]]:
         mark = None if young(item, at) else mark_of(item)
         if transient(item) and id_ in known.get("LoadBalancer", {}):
             tree = await statuses(cloud, id_)
-            yield [_of_cheap_list(id_, item, at), *tree]
+            yield tree
             read = memory.setdefault(id_, _Read())
             for pool in below.pools_of(one for one in tree if below.differs(one)):
                 read.pools.pop(pool, None)
@@ -176,11 +176,6 @@ def _branches(kind: str, item: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
         value = item.get(name)
         for one in value if isinstance(value, list) else [value]:
             yield from _branches(kind_below, one)
-
-
-def _of_cheap_list(id_: str, item: JsonObject, as_of: int) -> Reading:
-    fields = {name: item[name] for name in MARKS if isinstance(item.get(name), str)}
-    return Reading(kind="LoadBalancer", id=id_, verb="update", as_of=as_of, fields=fields, only_known=True)
 
 
 async def _whole(

@@ -684,6 +684,111 @@ def test_what_one_change_costs() -> None:
     assert len(cloud.asked) == 5
 
 
+def test_at_work_its_tree_says_how_far_it_is_in_one_request() -> None:
+    cloud, objects = Octavia(), State()
+    balancer, pool = balancer_with_members(cloud)
+    cloud.now += 90 * SECOND
+    run(look(cloud, objects))
+    (member, _) = cloud.of("Member", "pool", pool)
+    cloud.touch(balancer, ("Pool", pool), ("Member", member))
+    cloud.now += 5 * SECOND
+    cloud.asked.clear()
+    changed = {(kind, id_) for kind, id_, _ in run(look(cloud, objects))}
+    assert changed == {("LoadBalancer", balancer), ("Pool", pool), ("Member", member)}
+    assert fields(objects, "Member")[member]["provisioning_status"] == "PENDING_UPDATE"
+    assert len(cloud.asked) == 2
+    cloud.asked.clear()
+    assert run(look(cloud, objects)) == []
+    assert len(cloud.asked) == 2, "it was changed within the last minute"
+
+
+def test_what_a_tree_said_while_something_else_was_changed_is_read_whole_afterwards() -> None:
+    cloud, objects = Octavia(), State()
+    balancer, pool = balancer_with_members(cloud, operating_status="DEGRADED")
+    cloud.now += 90 * SECOND
+    run(look(cloud, objects))
+    (member, _) = cloud.of("Member", "pool", pool)
+    cloud.state("Member", member, operating_status="ERROR")
+    cloud.touch(balancer)
+    cloud.now += 5 * SECOND
+    run(look(cloud, objects))
+    cloud.settle()
+    cloud.now += 5 * SECOND
+    run(look(cloud, objects))
+    equal(cloud, objects)
+
+
+def test_a_pool_that_is_gone_takes_its_members_and_its_monitor_with_it_at_once() -> None:
+    cloud, objects = Octavia(), State()
+    balancer, pool = balancer_with_members(cloud)
+    cloud.add("HealthMonitor", pools=[{"id": pool}])
+    cloud.settle()
+    cloud.now += 5 * SECOND
+    run(look(cloud, objects))
+    for kind in ("Pool", "Member", "HealthMonitor"):
+        cloud.rows[kind].clear()
+    cloud.state("LoadBalancer", balancer)
+    cloud.now += 5 * SECOND
+    run(look(cloud, objects))
+    assert [fields(objects, kind) for kind in ("Pool", "Member", "HealthMonitor")] == [{}, {}, {}]
+
+
+def test_members_of_a_pool_that_nobody_knows_any_more_go_too() -> None:
+    cloud, objects = Octavia(), State()
+    balancer, pool = balancer_with_members(cloud)
+    cloud.now += 90 * SECOND
+    run(look(cloud, objects))
+    folded(objects, [Reading(kind="Pool", id=pool, verb="delete", as_of=cloud.now + 1)])
+    cloud.rows["Pool"].clear()
+    cloud.rows["Member"].clear()
+    cloud.now += 5 * SECOND
+    run(look(cloud, objects))
+    assert fields(objects, "Member") == {}
+    assert set(fields(objects, "LoadBalancer")) == {balancer}
+
+
+def test_nothing_is_remembered_of_what_is_gone() -> None:
+    cloud, objects = Octavia(), State()
+    kept, pool = balancer_with_members(cloud)
+    balancer_with_members(cloud)
+    cloud.now += 5 * SECOND
+    run(look(cloud, objects))
+    assert len(_balance_scan._memories[cloud]) == 2
+    assert list(_balance_scan._memories[cloud][kept].pools) == [pool]
+    for kind in BALANCE:
+        for id_ in [id_ for id_ in cloud.rows[kind] if id_ != kept]:
+            del cloud.rows[kind][id_]
+    cloud.state("LoadBalancer", kept)
+    cloud.now += 5 * SECOND
+    run(look(cloud, objects))
+    assert list(_balance_scan._memories[cloud]) == [kept]
+    assert _balance_scan._memories[cloud][kept].pools == {}
+
+
+def test_an_octavia_that_ignores_filters_costs_nothing_more() -> None:
+    class Unfiltered(Octavia):
+        async def pages(
+            self, service: str, path: str, key: str, params: Params = (), *, microversion: str = ""
+        ) -> AsyncIterator[Items]:
+            wanted = [one for one in params if one[0] == "fields"]
+            async for page in super().pages(service, path, key, wanted, microversion=microversion):
+                yield page
+
+    cloud, objects = Unfiltered(), State()
+    balancer, pool = balancer_with_members(cloud)
+    balancer_with_members(cloud)
+    cloud.now += 90 * SECOND
+    run(look(cloud, objects))
+    assert len(cloud.asked) == 1 + 2 * 4
+    equal(cloud, objects)
+    cloud.touch(balancer, ("Pool", pool))
+    cloud.settle()
+    cloud.now += 5 * SECOND
+    cloud.asked.clear()
+    run(look(cloud, objects))
+    assert len(cloud.asked) == 5
+
+
 @pytest.mark.parametrize("gone", ["loadbalancer", "pool", "healthmonitor"])
 def test_what_goes_while_it_is_looked_at_is_no_error(gone: str) -> None:
     class Vanishing(Octavia):

@@ -381,6 +381,19 @@ def test_a_subnet_is_everybody_s_with_its_network() -> None:
     assert {one.shared for one in subnets} == {True, False}
 
 
+def test_a_policy_for_somebody_else_is_none_for_everybody() -> None:
+    """Whatever a Neutron makes of the filter."""
+    lines = [line for line in answers(RECORDING) if line["account"] == "admin"]
+    turned = [
+        line | {"body": {"rbac_policies": [one | {"target_tenant": "p1"} for one in line["body"]["rbac_policies"]]}}
+        if line["path"] == "/rbac-policies"
+        else line
+        for line in lines
+    ]
+    shown = run(everything("Network", RecordedCloud(turned, at=end_of(RECORDING, "there"))))
+    assert {one.shared for one in shown} == {False}
+
+
 def test_where_neutron_has_no_policies_the_network_says_it() -> None:
     lines = [line for line in answers(RECORDING) if line["path"] != "/rbac-policies"]
     asked = next(line for line in answers(RECORDING) if line["path"] == "/rbac-policies" and line["account"] == "admin")
