@@ -117,7 +117,7 @@ async def test_many_deletions_wait_for_a_person_who_confirms_one_kind(place: Pla
     assert "port: 30 of 40 objects are not in the listing: nothing was deleted" in out
     assert "Not well: port held." in err
     _, out, _ = await place.cli("status")
-    assert "port: 30 deletions wait for you: 30 of 40 objects" in out
+    assert "port: deletions wait for you: 30 of 40 objects" in out
     code, found, _ = await place.cli("doctor", "-o", "json")
     (held,) = [one for line in found.splitlines() if (one := json.loads(line))["level"] == "warn" and "port: " in one["message"]]
     assert code == 0
@@ -141,6 +141,7 @@ async def test_what_the_account_may_not_list_is_a_failure_that_says_where_to_loo
         assert code == 1
         assert {kind: cells[0] for kind, cells in rows(out).items()} == {"hypervisor": "refused", "port": "done"}
         assert "hypervisor: compute answered 403" in out
+        assert "1 kind: nothing is taken for deleted, since the account" in err
         assert "`vedette doctor` looks at the cloud's API and at the account" in err
         _, out, _ = await place.cli("status")
         assert "hypervisor: refused, never whole: compute answered 403" in out

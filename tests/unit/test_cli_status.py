@@ -32,7 +32,7 @@ def at(seconds_ago: float) -> str:
 
 
 def kind(name: str, state: str = "done", **more: Any) -> KindReport:
-    return KindReport(kind=name, state=state, **{"complete_at": at(60), "ended_at": at(60), **more})
+    return KindReport(kind=name, state=state, **{"complete_at": at(60), "ended_at": at(60), "sees_all": True, **more})
 
 
 def status(*kinds: KindReport, state: str = "idle", verify: VerifyNow | None = None, **more: Any) -> StatusNow:
@@ -65,7 +65,7 @@ def test_a_service_that_is_well_is_five_lines() -> None:
 @pytest.mark.parametrize(
     ("report", "said"),
     [
-        (kind("port", "held", held=30, detail="30 of 100 …"), "port: 30 deletions wait for you: 30 of 100 …"),
+        (kind("port", "held", held=30, detail="30 of 100 …"), "port: deletions wait for you: 30 of 100 …"),
         (kind("stack", "incomplete", complete_at=at(7200), detail="503"), "stack: incomplete, last whole 2 h ago: 503"),
         (kind("user", "refused", complete_at=None, detail="403"), "user: refused, never whole: 403"),
         (kind("port", detail="3 objects stay"), "port: 3 objects stay"),
@@ -86,7 +86,7 @@ def test_how_old_the_truth_is() -> None:
     def said(*kinds: KindReport, **more: Any) -> str:
         return next(line for line in shown(status(*kinds, **more)) if "API: " in line).partition("API: ")[2]
 
-    assert said(kind("port"), state="running") == "1 kinds compared as a whole, the oldest 60 s ago; comparing now"
+    assert said(kind("port"), state="running") == "1 kind compared as a whole, the oldest 60 s ago; comparing now"
     assert said(kind("port"), next_in=None).endswith("next on demand only")
     assert said(kind("port", "never", complete_at=None), state="waiting").startswith("the first comparison has yet to come")
     assert said(kind("port", "incomplete", complete_at=None)).startswith("no kind was ever compared as a whole")
@@ -164,6 +164,19 @@ def test_the_doctor_says_one_reason_once() -> None:
         "port, router: the last comparison is incomplete (the last whole one: 2 h ago): network: 503",
         "it tries again by itself; now: vedette resync port router --source one",
     )
+
+
+def test_the_doctor_speaks_of_the_services_account_once() -> None:
+    now = status(
+        kind("user", "refused", complete_at=None, detail="403 to /users"),
+        kind("hypervisor", "refused", complete_at=None, detail="403 to /os-hypervisors"),
+        kind("port", sees_all=False),
+        kind("router", sees_all=False),
+    )
+    refused, partly = about_the_api(now)
+    assert refused[:2] == ("warn", "user, hypervisor: the service's account may not list them (user: 403 to /users)")
+    assert partly[1].startswith("port, router: the service's account does not see every project's objects")
+    assert "          " + "     2 kinds: nothing is taken for deleted, since the account" in "\n".join(shown(now))
 
 
 def test_the_doctor_sees_what_the_timer_does_not_explain() -> None:

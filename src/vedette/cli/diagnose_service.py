@@ -12,7 +12,7 @@ import msgspec
 from vedette import config as settings
 from vedette.cli.diagnose_broker import skews
 from vedette.cli.finding import SKEW_SECONDS, Asked, Finding, Findings, Level
-from vedette.cli.show import ago, seconds_ago, size
+from vedette.cli.show import ago, counted, seconds_ago, size
 from vedette.clients.vedette import CloudNow, KindReport, ResyncNow, StatusNow, Told, VedetteClient
 from vedette.errors import ConfigError, NotAllowed, VedetteError
 from vedette.kit.clock import parse_us
@@ -20,6 +20,7 @@ from vedette.kit.clock import parse_us
 PAUSES = 5
 """Of the timer: the longest pause between two comparisons, in terms of `resync`, and some."""
 SELDOM = 6
+ACCOUNT = "vedette doctor --config FILE asks with that account what it may, and says which role it lacks"
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -134,13 +135,17 @@ def _cloud(cloud: CloudNow, api: Any, now: float) -> Iterator[Finding]:
                 "openstack command lists what there is",
             )
         elif kind.detail and kind.ended and kind.state != "absent":
-            odd.setdefault((kind.state, kind.detail), []).append(kind)
+            # Each kind is refused in words of its own.
+            odd.setdefault((kind.state, "" if kind.state == "refused" else kind.detail), []).append(kind)
     for (state, detail), kinds in odd.items():
         names = ", ".join(kind.kind for kind in kinds)
         times = [kind.complete_at for kind in kinds]
         last = ago(min(filter(None, times)), now) if all(times) else "never"
         if state == "done":
-            yield Finding("warn", about, f"{names}: {detail}", "see what is said of the account above")
+            yield Finding("warn", about, f"{names}: {detail}", ACCOUNT)
+        elif state == "refused":
+            first = f"{kinds[0].kind}: {kinds[0].detail}"
+            yield Finding("warn", about, f"{names}: the service's account may not list them ({first})", ACCOUNT)
         else:
             yield Finding(
                 "warn",
@@ -148,6 +153,10 @@ def _cloud(cloud: CloudNow, api: Any, now: float) -> Iterator[Finding]:
                 f"{names}: the last comparison is {state} (the last whole one: {last}): {detail}",
                 f"it tries again by itself; now: vedette resync {' '.join(kind.kind for kind in kinds)} --source {cloud.source}",
             )
+    partly = [kind.kind for kind in resync.kinds if kind.partly and not kind.detail]
+    if partly:
+        said = f"{', '.join(partly)}: the service's account does not see every project's objects: nothing is taken for deleted"
+        yield Finding("warn", about, said, ACCOUNT)
     old = list(_old(resync, api, now))
     if old:
         yield Finding(
@@ -160,8 +169,8 @@ def _cloud(cloud: CloudNow, api: Any, now: float) -> Iterator[Finding]:
     if verify:
         yield Finding("warn", about, f"what changes without a word can't be looked after: {verify}", "it tries again by itself")
     whole = [kind.complete_at for kind in resync.kinds if kind.complete_at]
-    if whole and not (odd or old):
-        yield Finding("ok", about, f"{len(whole)} kinds compared as a whole, the oldest {ago(min(whole), now)}")
+    if whole and not (odd or old or partly):
+        yield Finding("ok", about, f"{counted(len(whole), 'kind')} compared as a whole, the oldest {ago(min(whole), now)}")
 
 
 def _old(resync: ResyncNow, api: Any, now: float) -> Iterator[str]:

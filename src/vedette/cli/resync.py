@@ -17,7 +17,8 @@ import typer
 from vedette.cli.events import Form
 from vedette.cli.objects import kind_names
 from vedette.cli.reach import DEFAULT_URL, CaOption, CloudOption, InsecureOption, Reach, ServerOption, until_stopped
-from vedette.cli.show import Lines, closing, plain, say
+from vedette.cli.show import Lines, closing, counted, plain, say
+from vedette.cli.status import nothing_deleted
 from vedette.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -160,6 +161,9 @@ class _Showing:
                 typer.echo(plain(report.detail))
         say(self._summary(reports))
         odd = [one for one in reports if not one.well]
+        partly = sum(one.partly for one in reports)
+        if partly:
+            say(nothing_deleted(partly))
         if any(one.state in ("refused", "incomplete") for one in odd):
             say("`vedette doctor` looks at the cloud's API and at the account, and says what to do.")
         return bool(reports) and not odd
@@ -178,7 +182,8 @@ class _Showing:
             told += f", {completed} completed with what no notification says"
         odd = [f"{one.kind} {one.state if one.ended else 'unknown'}" for one in reports if not one.well]
         absent = [one.kind for one in reports if one.state == "absent"]
-        lines = f"{_count(listed, 'object')} of {_count(len(reports), 'kind')} in {time.monotonic() - self._began:.1f} s: {told}."
+        compared = sum(one.state in ("done", "held") for one in reports)
+        lines = f"{counted(listed, 'object')} of {counted(compared, 'kind')} in {time.monotonic() - self._began:.1f} s: {told}."
         if absent:
             lines += f" This cloud has no {', '.join(absent)}."
         return f"{lines} Not well: {', '.join(odd)}." if odd else lines
@@ -224,7 +229,3 @@ def _cells(report: KindReport) -> list[str]:
     numbers = (report.listed, missed.created, missed.updated, missed.deleted)
     seconds = f"{report.seconds:.1f}" if report.ended else ""
     return [plain(report.kind), plain(report.state), *(str(number) for number in numbers), seconds]
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"

@@ -134,6 +134,11 @@ def as_event(event: Event) -> str:
 # --- numbers for a person --------------------------------------------------------------------------------------------------
 
 
+def counted(number: int, word: str) -> str:
+    """`1 kind`, `1,200 objects`."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
 def size(count: int) -> str:
     """Bytes: `78.9 GiB`."""
     number, unit = float(count), "B"

@@ -11,7 +11,7 @@ import typer
 
 from vedette.cli.events import Form
 from vedette.cli.reach import DEFAULT_URL, CaOption, CloudOption, InsecureOption, Reach, ServerOption
-from vedette.cli.show import ago, coming, plain, size
+from vedette.cli.show import ago, coming, counted, plain, size
 
 if TYPE_CHECKING:
     from vedette.clients.vedette import CloudNow, KindReport, ResyncNow, SourceNow, StatusNow, VerifyNow
@@ -103,6 +103,9 @@ def _cloud(cloud: CloudNow, at: float) -> Iterator[str]:
     for kind in resync.kinds:
         for line in _kind(kind, resync, at):
             yield _under(f"     {line}")
+    partly = sum(kind.partly for kind in resync.kinds)
+    if partly:
+        yield _under(f"     {_odd(nothing_deleted(partly))}")
     if cloud.verify is not None:
         yield _under(f"     {_verify(cloud.verify)}")
 
@@ -113,7 +116,7 @@ def _compared(resync: ResyncNow, at: float) -> str:
         return f"the first comparison has yet to come: {plain(resync.detail)}"
     times = [kind.complete_at for kind in resync.kinds if kind.complete_at]
     whole = (
-        f"{len(times)} kinds compared as a whole, the oldest {ago(min(times), at)}"
+        f"{counted(len(times), 'kind')} compared as a whole, the oldest {ago(min(times), at)}"
         if times
         else "no kind was ever compared as a whole"
     )
@@ -126,7 +129,7 @@ def _kind(kind: KindReport, resync: ResyncNow, at: float) -> Iterator[str]:
     """One kind, if it is not well."""
     name, detail = plain(kind.kind), plain(kind.detail)
     if kind.state == "held":
-        yield f"{name}: {_odd(f'{kind.held} deletions wait for you', RED)}: {detail}"
+        yield f"{name}: {_odd('deletions wait for you', RED)}: {detail}"
     elif kind.ended and not kind.well:
         last = f"last whole {ago(kind.complete_at, at)}" if kind.complete_at else "never whole"
         yield f"{name}: {_odd(kind.state, RED)}, {last}: {detail}"
@@ -136,10 +139,15 @@ def _kind(kind: KindReport, resync: ResyncNow, at: float) -> Iterator[str]:
         yield f"{name}: {_odd('never compared')}"
 
 
+def nothing_deleted(kinds: int) -> str:
+    """What it means for so many kinds that the account may not see everything."""
+    return f"{counted(kinds, 'kind')}: nothing is taken for deleted, since the account may not see every project (vedette doctor)"
+
+
 def _verify(verify: VerifyNow) -> str:
     followed = f"looked after while followed: {plain(', '.join(verify.followed))}" if verify.followed else "nothing is followed"
     count = sum(verify.waiting.values())
-    waiting = f"; {count:,} object{'' if count == 1 else 's'} yet to settle" if count else ""
+    waiting = f"; {counted(count, 'object')} yet to settle" if count else ""
     return followed + waiting + (_odd(f"; {plain(verify.detail)}", RED) if verify.detail else "")
 
 

@@ -224,6 +224,11 @@ class KindReport(msgspec.Struct, frozen=True, rename="camel"):
         """Ended, and nothing is left to do: the inventory has what the cloud has, or the cloud has no such service."""
         return self.state in ("done", "absent")
 
+    @property
+    def partly(self) -> bool:
+        """Well, but the account may not have seen every project's objects: nothing was taken for deleted."""
+        return self.state == "done" and not self.sees_all
+
 
 class SourceNow(msgspec.Struct, frozen=True, rename="camel"):
     """A source, as `/v1/status` tells it."""
