@@ -158,7 +158,7 @@ def _clear_projects(admin: openstack.connection.Connection, prefix: str, project
             body = {"os-reset_status": {"status": "available", "attach_status": "detached"}}
             volumes.post(f"/volumes/{one.id}/action", json=body)
         _try(left, f"volume {one.name}", lambda one=one: volumes.delete_volume(one.id))
-    for image in (*admin.image.images(), *admin.image.images(is_hidden=True)):
+    for image in (*admin.image.images(visibility="all"), *admin.image.images(visibility="all", is_hidden=True)):
         if image.name and image.name.startswith(prefix):
             _clear_image(admin, image, left)
     network = admin.network

@@ -13,17 +13,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, NamedTuple
 
 import aiohttp
 import yaml
 from bus import AMQP_URL, Bus
 from tenants import AUTH_URL, PASSWORD, PATIENCE, REGION, connect
 
+from vedette.kit.clock import parse_us
 from vedette.plugins import kinds
 from vedette.testing.tls import Authority
 
@@ -231,7 +231,7 @@ class VedetteProcess:
     async def command(self, *words: str, **environ: str) -> tuple[int, str, str]:
         """`vedette …` as a process: its exit code, stdout and stderr."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "vedette.cli", *words,
+            Path(sys.executable).with_name("vedette"), *words,
             env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(self._folder), **environ},
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
@@ -240,32 +240,146 @@ class VedetteProcess:
         assert process.returncode is not None
         return process.returncode, out.decode(), err.decode()
 
+    async def resync(self, *singulars: str) -> dict[str, dict[str, Any]]:
+        """`vedette resync`, to its end: how each kind ended."""
+        who = {f"OS_{name.upper()}": value for name, value in ACCOUNT.items()}
+        words = ("resync", *singulars, "-o", "json", "--server", self.url, "--ca", str(self.authority.ca))
+        code, out, err = await self.command(*words, **who)
+        found = {report["kind"]: report for report in map(json.loads, out.splitlines())}
+        assert code == 0, (err, found)
+        return found
+
+    async def resynced(self, started: int) -> dict[str, Any]:
+        """Wait until every kind has been compared as a whole after `started` (UTC microseconds), and nothing is being compared;
+        what `clouds` says of it in the status."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            found: dict[str, Any] = (await self.json("/v1/status"))["clouds"][0]["resync"]
+            times = [parse_us(one["completeAt"] or "") or 0 for one in found["kinds"]]
+            if found["state"] == "idle" and min(times) > started:
+                return found
+            assert time.monotonic() < end, found
+            await asyncio.sleep(0.25)
+
     @asynccontextmanager
-    async def watch(self, kind: str, token: str = "", *, after: str = "", **query: str) -> AsyncIterator[Watch]:
+    async def watch(self, kind: str, token: str = "", **query: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An open watch; its status isn't looked at."""
         token = token or await self.admin()
         params = {"watch": "1", "allowWatchBookmarks": "true", **query}
-        if after:
-            params["resourceVersion"] = after
-        url = f"{self.url}{BASE}/{quote(PLURALS[kind])}"
         forever = aiohttp.ClientTimeout(total=None, sock_read=PATIENCE)
         headers = {"X-Auth-Token": token}
+        url = f"{self.url}{BASE}/{PLURALS[kind]}"
         async with self.session() as session, session.get(url, params=params, headers=headers, timeout=forever) as answer:
-            assert answer.status == 200, await answer.text()
-            yield Watch(answer)
+            yield answer
+
+    @asynccontextmanager
+    async def follow(self, kinds: Iterable[str], token: str = "") -> AsyncIterator[Follower]:
+        """Somebody who lists these kinds and watches them from there on."""
+        follower = Follower(self, token or await self.admin())
+        try:
+            for kind in kinds:
+                await follower.begin(kind)
+            yield follower
+        finally:
+            await follower.end()
 
 
-class Watch:
-    """An open watch, event by event."""
+class Event(NamedTuple):
+    """One change, as a watcher got it."""
 
-    def __init__(self, answer: aiohttp.ClientResponse) -> None:
-        self._answer = answer
+    at: float
+    """time.monotonic()"""
+    verb: str
+    kind: str
+    id: str
+    status: dict[str, Any]
+    metadata: dict[str, Any]
 
-    async def event(self) -> dict[str, Any]:
-        """{} at its end."""
-        async with asyncio.timeout(PATIENCE):
-            line = await self._answer.content.readline()
-        found: dict[str, Any] = json.loads(line) if line else {}
+
+class Follower:
+    """One caller's lists and watches. A stream that is cut is asked for again from its place; what it says then must follow on:
+    nothing is told twice, nothing is changed that isn't there."""
+
+    def __init__(self, vedette: VedetteProcess, token: str) -> None:
+        self.events: list[Event] = []
+        self.raw: list[bytes] = []
+        """Every byte that was served to this caller, in pieces."""
+        self.there: dict[tuple[str, str], dict[str, Any]] = {}
+        """The objects that it knows now: their status."""
+        self.cuts = 0
+        self._vedette = vedette
+        self._token = token
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def begin(self, kind: str) -> None:
+        body = await self._vedette.get(f"{BASE}/{PLURALS[kind]}", self._token)
+        self.raw.append(body)
+        page = json.loads(body)
+        assert not page["metadata"].get("continue"), "more objects than a page has"
+        for item in page["items"]:
+            self.there[kind, item["status"]["id"]] = item["status"]
+        opened = asyncio.Event()
+        task = asyncio.create_task(self._read(kind, page["metadata"]["resourceVersion"], opened))
+        self._tasks.append(task)
+        await opened.wait()
+
+    async def _read(self, kind: str, revision: str, opened: asyncio.Event) -> None:
+        while True:
+            try:
+                async with self._vedette.watch(kind, self._token, resourceVersion=revision) as answer:
+                    assert answer.status == 200, await answer.text()
+                    opened.set()
+                    async for line in answer.content:
+                        self.raw.append(line)
+                        found = json.loads(line)
+                        assert found["type"] != "ERROR", found
+                        revision = found["object"]["metadata"]["resourceVersion"]
+                        if found["type"] != "BOOKMARK":
+                            self._take(kind, found["type"], found["object"])
+            except aiohttp.ClientError:
+                pass
+            self.cuts += 1
+            await asyncio.sleep(0.2)
+
+    def _take(self, kind: str, verb: str, item: dict[str, Any]) -> None:
+        name = kind, item["status"]["id"]
+        assert (name in self.there) == (verb != "ADDED"), (
+            f"{verb} of {name}, which is {'' if name in self.there else 'not '}known"
+        )
+        if verb == "DELETED":
+            del self.there[name]
+        else:
+            self.there[name] = item["status"]
+        self.events.append(Event(time.monotonic(), verb, *name, item["status"], item["metadata"]))
+
+    async def until(self, what: str, look: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+        """Wait until `look()` gives something true."""
+        end = time.monotonic() + seconds
+        while not (found := look()):
+            self.well()
+            if time.monotonic() > end:
+                raise AssertionError(f"waited {seconds:g} s for {what}")
+            await asyncio.sleep(0.02)
         return found
+
+    def well(self) -> None:
+        """Raises what a stream raised."""
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    def first(self, kind: str, id_: str, **status: Any) -> Event | None:
+        """The first event of an object in which it had these values."""
+        for event in self.events:
+            if (event.kind, event.id) == (kind, id_) and all(event.status.get(name) == value for name, value in status.items()):
+                return event
+        return None
+
+    async def end(self) -> None:
+        self.well()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 @asynccontextmanager
