@@ -138,7 +138,8 @@ async def _check(about: str, use: CloudUse, cloud: OpenStackCloud, broker: Broke
                 yield _service(about, looked[-1])
     finally:
         await cancel(*looking)
-    for finding in (*_absent(about, looked), *_lists(about, looked, account), *_clocks(cloud)):
+    role = "admin" if "admin" in use.admin_roles else min(use.admin_roles, default="admin")
+    for finding in (*_absent(about, looked), *_lists(about, looked, _grant(account, role)), *_clocks(cloud)):
         yield finding
     for host, port in sorted(_hosts(looked) - {(parts.hostname or "", parts.port or 443)}):
         async for finding in check_certificate(about, host, port, made.cacert):
@@ -198,9 +199,8 @@ def _absent(about: str, looked: Sequence[Looked]) -> Iterator[Finding]:
         yield Finding("note", about, f"{one.trouble}. Not compared: {kinds}", f"if it should be there: {fix}")
 
 
-def _lists(about: str, looked: Sequence[Looked], account: Verified) -> Iterator[Finding]:
-    """What the account may read, and whether it is everybody's."""
-    grant = _grant(account)
+def _lists(about: str, looked: Sequence[Looked], grant: str) -> Iterator[Finding]:
+    """What the account may read, and whether it is everybody's. `grant`: how it gets what it lacks."""
     answered = [one for one in looked if one.trouble is None]
     forbidden = {name: str(why) for one in answered for name, why in one.refused.items() if isinstance(why, NotAllowed)}
     if forbidden:
@@ -227,13 +227,12 @@ def _lists(about: str, looked: Sequence[Looked], account: Verified) -> Iterator[
         yield Finding("ok", about, f"sees every project's objects: {_names(sorted(well))}")
 
 
-def _grant(account: Verified) -> str:
-    """How the account gets what it lacks."""
+def _grant(account: Verified, role: str) -> str:
     less = "with less than that: docs/howto/openstack-api.md#which-role"
     if account.domain_id:
         return f"sign in to a project (project_name under `api:`), as an admin\n{less}"
     place = f"--project {account.project_id}" if account.project_id else "--project <project>"
-    return f"openstack role add --user {account.user_id} {place} admin\n{less}"
+    return f"openstack role add --user {account.user_id} {place} {role}\n{less}"
 
 
 def _by_reason(told: dict[str, str]) -> list[tuple[str, list[str]]]:
