@@ -11,7 +11,8 @@ from __future__ import annotations
 import gzip
 import json
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,10 +25,11 @@ Asked = tuple[str, str, tuple[tuple[str, str], ...], str]
 """Service, path, params, microversion."""
 
 
-def answers(recording: str) -> list[dict[str, Any]]:
-    """The answers of `tests/captures/<recording>.jsonl.gz`, oldest first."""
+@cache
+def answers(recording: str) -> Sequence[dict[str, Any]]:
+    """The answers of `tests/captures/<recording>.jsonl.gz`, oldest first. Read once: nobody may change them."""
     with gzip.open(CAPTURES / f"{recording}.jsonl.gz", "rt", encoding="utf-8") as lines:
-        return [line for line in map(json.loads, lines) if "service" in line]
+        return tuple(line for line in map(json.loads, lines) if "service" in line)
 
 
 def end_of(recording: str, moment: str) -> int:
