@@ -151,7 +151,7 @@ def test_the_doctor_is_content_with_what_is_compared() -> None:
 
 
 def test_the_doctor_names_deletions_that_wait_and_how_to_look_first() -> None:
-    (held, _) = about_the_api(status(kind("port", "held", held=30, detail="30 of 100 objects are not in the listing")))
+    (held,) = about_the_api(status(kind("port", "held", held=30, detail="30 of 100 objects are not in the listing")))
     assert held[:2] == ("warn", "port: 30 of 100 objects are not in the listing")
     assert "vedette get port --source one" in held[2]
 
@@ -161,22 +161,32 @@ def test_the_doctor_says_one_reason_once() -> None:
     (odd,) = about_the_api(status(*kinds, kind("user", complete_at=at(10))), configured("0s"))
     assert odd == (
         "warn",
-        "port, router: the last comparison is incomplete (the last whole one: 2 h ago): network: 503",
+        "the last comparison is incomplete (last whole 2 h ago): port, router: network: 503",
         "it tries again by itself; now: vedette resync port router --source one",
     )
 
 
-def test_the_doctor_speaks_of_the_services_account_once() -> None:
-    now = status(
-        kind("user", "refused", complete_at=None, detail="403 to /users"),
-        kind("hypervisor", "refused", complete_at=None, detail="403 to /os-hypervisors"),
-        kind("port", sees_all=False),
-        kind("router", sees_all=False),
+def test_what_concerns_every_kind_is_said_once() -> None:
+    names = ("port", "router", "server", "user", "image")
+    kinds = [kind(name, "refused", complete_at=None, detail="Keystone refused our credentials") for name in names]
+    now = status(*kinds)
+    assert "               all 5 kinds: refused, never whole: Keystone refused our credentials" in shown(now)
+    (refused,) = about_the_api(now)
+    assert refused[:2] == (
+        "warn",
+        "the service's account may not list all 5 kinds (such as port: Keystone refused our credentials)",
     )
-    refused, partly = about_the_api(now)
-    assert refused[:2] == ("warn", "user, hypervisor: the service's account may not list them (user: 403 to /users)")
+    kinds = [kind(name, "incomplete", detail="no answer") for name in names]
+    assert about_the_api(status(*kinds))[0][2] == "it tries again by itself; now: vedette resync --source one"
+
+
+def test_the_doctor_speaks_of_an_account_that_sees_too_little() -> None:
+    refused = [kind(name, "refused", complete_at=None, detail=f"403 to /{name}s") for name in ("user", "hypervisor")]
+    now = status(*refused, kind("port", sees_all=False), kind("router", sees_all=False))
+    said, partly = about_the_api(now)
+    assert said[1] == "the service's account may not list user, hypervisor (such as user: 403 to /users)"
     assert partly[1].startswith("port, router: the service's account does not see every project's objects")
-    assert "          " + "     2 kinds: nothing is taken for deleted, since the account" in "\n".join(shown(now))
+    assert "               2 kinds: nothing is taken for deleted, since the account" in "\n".join(shown(now))
 
 
 def test_the_doctor_sees_what_the_timer_does_not_explain() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -13,6 +13,7 @@ from vedette import config as settings
 from vedette.cli.diagnose_broker import skews
 from vedette.cli.finding import SKEW_SECONDS, Asked, Finding, Findings, Level
 from vedette.cli.show import ago, counted, seconds_ago, size
+from vedette.cli.status import alike, last_whole, named
 from vedette.clients.vedette import CloudNow, KindReport, ResyncNow, StatusNow, Told, VedetteClient
 from vedette.errors import ConfigError, NotAllowed, VedetteError
 from vedette.kit.clock import parse_us
@@ -124,35 +125,10 @@ def _cloud(cloud: CloudNow, api: Any, now: float) -> Iterator[Finding]:
     if resync.state == "waiting":
         yield Finding("note", about, f"nothing was compared yet: {resync.detail}")
         return
-    odd: dict[tuple[str, str], list[KindReport]] = {}
-    for kind in resync.kinds:
-        if kind.state == "held":
-            yield Finding(
-                "warn",
-                about,
-                f"{kind.kind}: {kind.detail}",
-                f"look first: `vedette get {kind.kind} --source {cloud.source} -o name | wc -l` is what is known, and the "
-                "openstack command lists what there is",
-            )
-        elif kind.detail and kind.ended and kind.state != "absent":
-            # Each kind is refused in words of its own.
-            odd.setdefault((kind.state, "" if kind.state == "refused" else kind.detail), []).append(kind)
-    for (state, detail), kinds in odd.items():
-        names = ", ".join(kind.kind for kind in kinds)
-        times = [kind.complete_at for kind in kinds]
-        last = ago(min(filter(None, times)), now) if all(times) else "never"
-        if state == "done":
-            yield Finding("warn", about, f"{names}: {detail}", ACCOUNT)
-        elif state == "refused":
-            first = f"{kinds[0].kind}: {kinds[0].detail}"
-            yield Finding("warn", about, f"{names}: the service's account may not list them ({first})", ACCOUNT)
-        else:
-            yield Finding(
-                "warn",
-                about,
-                f"{names}: the last comparison is {state} (the last whole one: {last}): {detail}",
-                f"it tries again by itself; now: vedette resync {' '.join(kind.kind for kind in kinds)} --source {cloud.source}",
-            )
+    odd = [kind for kind in resync.kinds if kind.detail and kind.ended and kind.state != "absent"]
+    refused = [kind for kind in odd if kind.state == "refused"]  # each in words of its own, and it is one account
+    for kinds in [*alike([kind for kind in odd if kind.state != "refused"]), *([refused] if refused else [])]:
+        yield _odd(about, cloud.source, kinds, resync.kinds, now)
     partly = [kind.kind for kind in resync.kinds if kind.partly and not kind.detail]
     if partly:
         said = f"{', '.join(partly)}: the service's account does not see every project's objects: nothing is taken for deleted"
@@ -171,6 +147,26 @@ def _cloud(cloud: CloudNow, api: Any, now: float) -> Iterator[Finding]:
     whole = [kind.complete_at for kind in resync.kinds if kind.complete_at]
     if whole and not (odd or old or partly):
         yield Finding("ok", about, f"{counted(len(whole), 'kind')} compared as a whole, the oldest {ago(min(whole), now)}")
+
+
+def _odd(about: str, source: str, kinds: Sequence[KindReport], every: Sequence[KindReport], now: float) -> Finding:
+    """Kinds of which the same is to be said."""
+    state, said = kinds[0].state, f"{named(kinds, every)}: {kinds[0].detail}"
+    if state == "held":
+        fix = (
+            f"look first: `vedette get {kinds[0].kind} --source {source} -o name | wc -l` is what is known, and the "
+            "openstack command lists what there is"
+        )
+        return Finding("warn", about, said, fix)
+    if state == "done":
+        return Finding("warn", about, said, ACCOUNT)
+    if state == "refused":
+        said = f"{named(kinds, every)} (such as {kinds[0].kind}: {kinds[0].detail})"
+        return Finding("warn", about, f"the service's account may not list {said}", ACCOUNT)
+    these = "" if len(kinds) == len(every) else " ".join(kind.kind for kind in kinds) + " "
+    last = last_whole(kinds, now)
+    fix = f"it tries again by itself; now: vedette resync {these}--source {source}"
+    return Finding("warn", about, f"the last comparison is {state} ({last}): {said}", fix)
 
 
 def _old(resync: ResyncNow, api: Any, now: float) -> Iterator[str]:

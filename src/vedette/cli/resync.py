@@ -18,7 +18,7 @@ from vedette.cli.events import Form
 from vedette.cli.objects import kind_names
 from vedette.cli.reach import DEFAULT_URL, CaOption, CloudOption, InsecureOption, Reach, ServerOption, until_stopped
 from vedette.cli.show import Lines, closing, counted, plain, say
-from vedette.cli.status import nothing_deleted
+from vedette.cli.status import alike, named, nothing_deleted
 from vedette.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -154,11 +154,9 @@ class _Showing:
             for report in reports:
                 typer.echo(msgspec.json.encode(report).decode())
             return bool(reports) and all(one.well for one in reports)
-        for report in reports:
-            if report.detail and report.state != "absent":
-                colour = typer.colors.RED if not report.well else typer.colors.YELLOW
-                typer.secho(f"{report.kind}: ", fg=colour, nl=False)
-                typer.echo(plain(report.detail))
+        for kinds in alike([one for one in reports if one.detail and one.state != "absent"]):
+            typer.secho(f"{named(kinds, reports)}: ", fg=typer.colors.YELLOW if kinds[0].well else typer.colors.RED, nl=False)
+            typer.echo(plain(kinds[0].detail))
         say(self._summary(reports))
         odd = [one for one in reports if not one.well]
         partly = sum(one.partly for one in reports)
@@ -180,13 +178,18 @@ class _Showing:
         told = f"{missed} missed ({parts})" if missed else "nothing was missed"
         if completed:
             told += f", {completed} completed with what no notification says"
-        odd = [f"{one.kind} {one.state if one.ended else 'unknown'}" for one in reports if not one.well]
+        odd = [one for one in reports if not one.well]
         absent = [one.kind for one in reports if one.state == "absent"]
         compared = sum(one.state in ("done", "held") for one in reports)
         lines = f"{counted(listed, 'object')} of {counted(compared, 'kind')} in {time.monotonic() - self._began:.1f} s: {told}."
+        if not compared:
+            lines = "Nothing was compared."
         if absent:
             lines += f" This cloud has no {', '.join(absent)}."
-        return f"{lines} Not well: {', '.join(odd)}." if odd else lines
+        if odd:
+            states = ", ".join(f"{one.kind} {one.state if one.ended else 'unknown'}" for one in odd)
+            lines += f" Not well: {states if len(odd) <= 3 else counted(len(odd), 'kind')}."
+        return lines
 
     # --- on paper
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -100,9 +100,8 @@ def _cloud(cloud: CloudNow, at: float) -> Iterator[str]:
         return
     resync = cloud.resync
     yield _under(f"API: {_compared(resync, at)}")
-    for kind in resync.kinds:
-        for line in _kind(kind, resync, at):
-            yield _under(f"     {line}")
+    for line in _odd_kinds(resync, at):
+        yield _under(f"     {line}")
     partly = sum(kind.partly for kind in resync.kinds)
     if partly:
         yield _under(f"     {_odd(nothing_deleted(partly))}")
@@ -125,18 +124,43 @@ def _compared(resync: ResyncNow, at: float) -> str:
     return f"{whole}; next {coming(resync.next_in_seconds)}" if resync.next_in_seconds else f"{whole}; next on demand only"
 
 
-def _kind(kind: KindReport, resync: ResyncNow, at: float) -> Iterator[str]:
-    """One kind, if it is not well."""
-    name, detail = plain(kind.kind), plain(kind.detail)
-    if kind.state == "held":
-        yield f"{name}: {_odd('deletions wait for you', RED)}: {detail}"
-    elif kind.ended and not kind.well:
-        last = f"last whole {ago(kind.complete_at, at)}" if kind.complete_at else "never whole"
-        yield f"{name}: {_odd(kind.state, RED)}, {last}: {detail}"
-    elif kind.state == "done" and detail:
-        yield f"{name}: {_odd(detail)}"
-    elif kind.state == "never" and resync.state == "idle":
-        yield f"{name}: {_odd('never compared')}"
+def _odd_kinds(resync: ResyncNow, at: float) -> Iterator[str]:
+    """Kinds that are not well; those of which the same is to be said together."""
+    odd = [kind for kind in resync.kinds if (kind.ended and not kind.well) or (kind.state == "done" and kind.detail)]
+    if resync.state == "idle":
+        odd += [kind for kind in resync.kinds if kind.state == "never"]
+    for kinds in alike(odd):
+        state, detail = kinds[0].state, plain(kinds[0].detail)
+        names = named(kinds, resync.kinds)
+        if state == "held":
+            yield f"{names}: {_odd('deletions wait for you', RED)}: {detail}"
+        elif state == "done":
+            yield f"{names}: {_odd(detail)}"
+        elif state == "never":
+            yield f"{names}: {_odd('never compared')}"
+        else:
+            yield f"{names}: {_odd(plain(state), RED)}, {last_whole(kinds, at)}: {detail}"
+
+
+def alike(kinds: Sequence[KindReport]) -> list[list[KindReport]]:
+    """Those together whose state and detail are the same: a service that is down, or a login that is refused, concerns many."""
+    found: dict[tuple[str, str], list[KindReport]] = {}
+    for kind in kinds:
+        found.setdefault((kind.state, kind.detail), []).append(kind)
+    return list(found.values())
+
+
+def named(kinds: Sequence[KindReport], every: Sequence[KindReport]) -> str:
+    """`port, router`; or that it is all of them."""
+    if len(kinds) == len(every) > 3:
+        return f"all {len(every)} kinds"
+    return plain(", ".join(kind.kind for kind in kinds))
+
+
+def last_whole(kinds: Sequence[KindReport], at: float) -> str:
+    """When the one was compared as a whole for which that is longest ago."""
+    times = [kind.complete_at for kind in kinds if kind.complete_at]
+    return "never whole" if len(times) < len(kinds) else f"last whole {ago(min(times), at)}"
 
 
 def nothing_deleted(kinds: int) -> str:
