@@ -51,9 +51,7 @@ class Cloud(Protocol):
 
     async def get(self, service: str, path: str, params: Params = (), *, microversion: str = "") -> Answer: ...
 
-    def pages(
-        self, service: str, path: str, key: str, params: Params = (), *, microversion: str = ""
-    ) -> AsyncIterator[Items]:
+    def pages(self, service: str, path: str, key: str, params: Params = (), *, microversion: str = "") -> AsyncIterator[Items]:
         """The list under `key`, page by page, to its end. An error means that it isn't complete."""
         ...
 
