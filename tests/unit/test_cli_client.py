@@ -450,6 +450,25 @@ async def test_events_without_follow_end() -> None:
     assert script.asked == [{"path": "/v1/events", "type": "port.*", "since": "15m", "follow": "false"}]
 
 
+@pytest.mark.parametrize("first", [["503"], ["cut"]])
+async def test_a_server_that_goes_away_between_the_list_and_the_watch_is_waited_for(first: list[Step]) -> None:
+    script = Script()
+    script.lists = [listing(5, thing("a", 5))]
+    script.streams = [first, [line("ADDED", "b", 6), "wait"]]
+    async with script.served(sleep=no_wait) as client:
+        found = await seen(client, is_change("b"))
+    assert changes(found) == [("ADDED", "b", 6)]
+    assert sum(isinstance(news, Cut) for news in found) == 1
+
+
+async def test_a_watch_from_a_place_that_is_not_answered_at_all_fails_at_once() -> None:
+    script = Script()
+    script.streams = [["503"]]
+    async with script.served(sleep=no_wait) as client:
+        with pytest.raises(TryLater):
+            await seen(client, is_change("b"), since=5)
+
+
 # --- the service itself ----------------------------------------------------------------------------------------------------
 
 

@@ -498,7 +498,7 @@ class VedetteClient:
                     yield Event("ADDED", item, initial=True)
             yield Listed(safe)
         yield Place(safe)
-        ever = False
+        ever = not since  # the list was answered
         cut = False
         silent = self._silent_seconds
         waits = delays()
