@@ -11,6 +11,7 @@ Neutron API `v2.0`; Cinder, Glance, Heat, Octavia API references; Keystone's CAD
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -278,7 +279,7 @@ def _neutron(event: str, payload: Json) -> Iterator[Said]:
         yield _router_interface(payload["router_interface"], added=event.endswith("create"))
     elif resource == "tag":
         kind = _TAGGED[payload["parent_resource"]]
-        yield Said(kind, payload["parent_resource_id"], "update", {"tags": payload["tags"]}, known_only=True)
+        yield Said(kind, payload["parent_resource_id"], "update", {"tags": sorted(payload["tags"])}, known_only=True)
     elif resource == "rbac_policy":
         yield from _policy(payload["rbac_policy"], granted=action == "create.end")
     elif resource == "security_group_rule":
@@ -305,6 +306,14 @@ def _neutron_object(resource: str, verb: str, body: Json, id_: str) -> Iterator[
     )
     if "security_group_rules" in said.fields:
         said.fields["security_group_rules"] = [_public_rule(rule) for rule in said.fields["security_group_rules"]]
+    for name in _UNORDERED & said.fields.keys():
+        said.fields[name] = _in_order(said.fields[name])
+    gateway = said.fields.get("external_gateway_info")
+    if gateway:
+        ips = _in_order(gateway["external_fixed_ips"])
+        said.fields["external_gateway_info"] = {**gateway, "external_fixed_ips": ips}
+    if kind == "Router" and verb == "create":
+        said.fields["interfaces_info"] = []
     if kind == "Network" and ("shared" in body or "router:external" in body):
         said.shared = bool(body.get("shared")) or bool(body.get("router:external"))
     if kind == "Subnet" and "shared" in body:
@@ -325,7 +334,7 @@ def _router_interface(interface: Json, *, added: bool) -> Said:
         new = [
             {"port_id": interface["port_id"], "subnet_id": subnet, "network_id": interface["network_id"]} for subnet in subnets
         ]
-        return {**fields, "interfaces_info": rest + (new if added else [])}
+        return {**fields, "interfaces_info": sorted(rest + (new if added else []), key=lambda one: str(one["subnet_id"]))}
 
     return Said("Router", interface["id"], "update", known_only=True, edit=edit)
 
@@ -344,21 +353,48 @@ def _rule(rule: Json, *, added: bool) -> Said:
 
     def edit(fields: Json) -> Json:
         rest = [one for one in fields.get("security_group_rules", []) if one["id"] != rule["id"]]
-        return {**fields, "security_group_rules": [*rest, rule] if added else rest}
+        return {**fields, "security_group_rules": _in_order([*rest, rule] if added else rest)}
 
     return Said("SecurityGroup", rule["security_group_id"], "update", known_only=True, edit=edit)
 
 
 def _public_rule(rule: Json) -> Json:
-    """Some events let out the number of a row in Neutron's database; its API doesn't have it."""
-    return {name: value for name, value in rule.items() if name != "standard_attr_id"}
+    """Without what some events say of a rule and others don't: the number of its row in Neutron's database, and its tags."""
+    return {name: value for name, value in rule.items() if name not in ("standard_attr_id", "tags")}
+
+
+def _in_order(items: list[Any]) -> list[Any]:
+    """docs/kinds.md: by id, or else by what they say."""
+
+    def place(item: Any) -> tuple[str, str]:
+        return (item, "") if isinstance(item, str) else (item.get("id", ""), json.dumps(item, sort_keys=True))
+
+    return sorted(items, key=place)
+
+
+_UNORDERED = {
+    "allocation_pools",
+    "allowed_address_pairs",
+    "availability_zones",
+    "dns_assignment",
+    "extra_dhcp_opts",
+    "fixed_ips",
+    "host_routes",
+    "port_forwardings",
+    "routes",
+    "security_group_rules",
+    "security_groups",
+    "service_types",
+    "subnets",
+    "tags",
+}
 
 
 def _listed(name: str, id_: str, there: bool) -> Callable[[Json], Json]:
     def edit(fields: Json) -> Json:
         before = fields.get(name) or []
         if there:
-            return {**fields, name: before if id_ in before else [*before, id_]}
+            return {**fields, name: before if id_ in before else sorted([*before, id_])}
         return {**fields, name: [one for one in before if one != id_]}
 
     return edit
@@ -708,6 +744,8 @@ def _octavia(event: str, payload: Json) -> Iterator[Said]:
     if verb == "update":
         fixed = ("project_id", "vip_address", "vip_network_id", "vip_port_id", "vip_subnet_id", "availability_zone")
         fields = {name: fields[name] for name in fixed}
+    for name in fields.keys() & {"name", "description"}:
+        fields[name] = fields[name] or ""
     yield Said("LoadBalancer", payload["loadbalancer_id"], verb, fields, project=payload["project_id"])
 
 

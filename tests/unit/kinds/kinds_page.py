@@ -28,7 +28,12 @@ What holds for all:
 - Nova's two formats give the same reading of one fact. What the versioned format alone knows (power state, lock, key, tags,
   description, volumes, addresses outside of actions) can still change with the second one.
 - A server that is being deleted keeps the addresses it had, so that its DELETED shows them.
-- An Octavia update is read for what can't change: it carries the other values as they were before it.
+- An Octavia update is read for what can't change: it carries the other values as they were before it. A name or description that
+  Octavia announces as null is empty, as in its API.
+- Lists whose order means nothing (ids, addresses, rules, tags …) are sorted, by id or else by what they say: services give them
+  in any order. Name servers, segments and what a user has put in order keep theirs.
+- A security group's rules are without their tags and without the number of their row in Neutron's database: some of what Neutron
+  says has them. A new router has no interfaces, though Neutron doesn't say so.
 """
 
 
