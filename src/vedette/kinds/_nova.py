@@ -10,8 +10,8 @@ from vedette.ports import Cloud, Items, JsonObject
 
 COMPUTE = "compute"
 ADMINS_ONLY = "/servers?status=deleted&limit=1"
-"""Deleted servers are listed to whom Nova takes for an admin, by its own word (`context_is_admin`) and no rule beside it. To others
-who ask for every project's server groups it gives their own, and other projects' private flavors aren't there for them."""
+"""Deleted servers are listed to whom Nova takes for an admin, by its own word (`context_is_admin`) and no rule beside it. To
+others who ask for every project's server groups it gives their own, and other projects' private flavors aren't there for them."""
 FLAVORS = "2.75"
 """2.55 description, 2.61 extra specs, 2.75 a swap of 0."""
 

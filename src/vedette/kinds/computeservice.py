@@ -116,7 +116,7 @@ async def get_service(cloud: Cloud, id_: str) -> Sequence[Reading]:
 
 def _unnamed(items: Sequence[JsonObject]) -> bool:
     """Whether some are shown without an id: in a cell that is down."""
-    return any(not isinstance(item.get("id"), str) for item in items)
+    return any(not (isinstance(item.get("id"), str) and item["id"]) for item in items)
 
 
 def shown(item: JsonObject, as_of: int) -> Reading | None:
