@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
+from vedette.errors import Conflict
 from vedette.model.change import Object, Verb
 from vedette.model.entry import NewEntry
 from vedette.model.fold import fold
@@ -24,6 +25,9 @@ TURN = 64
 """Readings compared before others get their turn: about a millisecond."""
 
 Origin = Literal["resync", "verify"]
+
+Record = Callable[[Sequence[NewEntry], Mapping[Key, int]], Awaitable[None]]
+"""Makes entries durable, if these objects still stand at these revisions; else raises Conflict (`Ingest.record`)."""
 
 _WORDS: Mapping[Verb, Literal["create", "update", "delete"]] = {"ADDED": "create", "MODIFIED": "update", "DELETED": "delete"}
 
@@ -37,6 +41,8 @@ class Difference(msgspec.Struct, frozen=True):
     after: Object
     changed: tuple[str, ...]
     """Names of the fields that every reader of the object may see and that are not what they were."""
+    expected: int
+    """The revision that the object stands at, for the store to check; 0: there is none, or it is deleted."""
     fills: bool
     """Nothing that was known has changed: these fields are in no notification, and are known from now on."""
 
@@ -46,16 +52,57 @@ async def differences(store: Store, source: str, readings: Iterable[Reading]) ->
     keyed = [(Key(source, one.group, one.kind, one.id), one) for one in readings]
     keys = list(dict.fromkeys(key for key, _ in keyed))
     known: dict[Key, Object | None] = dict(zip(keys, await store.held(keys), strict=True))
+    at = {key: 0 if held is None or held.deleted else held.revision for key, held in known.items()}
     found: list[Difference] = []
     for number, (key, reading) in enumerate(keyed):
         if number % TURN == TURN - 1:
             await asyncio.sleep(0)
         before = known[key]
+        if before is not None and before.as_of > reading.as_of:
+            # Something was heard of it since the request was sent, and not all news has a version that could tell which is newer.
+            continue
         after, verb = fold(before, reading, key, 0)
         known[key] = after
         if verb is not None and after is not None:
-            found.append(Difference(key, reading, _WORDS[verb], after, _changed(before, after), _fills(before, after)))
+            found.append(
+                Difference(
+                    key=key,
+                    reading=reading,
+                    word=_WORDS[verb],
+                    after=after,
+                    changed=_changed(before, after),
+                    expected=at[key],
+                    fills=_fills(before, after),
+                )
+            )
     return found
+
+
+async def tell(
+    store: Store,
+    record: Record,
+    source: str,
+    readings: Sequence[Reading],
+    origin: Origin,
+    kinds: Mapping[tuple[str, str], Kind],
+    reason: Callable[[Difference], str],
+) -> Sequence[Difference]:
+    """Make entries of what differs, and give it back. What somebody else says of these objects in the meantime comes first: the
+    store refuses, and it is compared anew. Raises what `record` raises."""
+    size = max(1, len(readings))
+    told: list[Difference] = []
+    start = 0
+    while start < len(readings):
+        found = await differences(store, source, readings[start : start + size])
+        try:
+            if found:
+                await record([entry(one, origin, kinds, reason) for one in found], {one.key: one.expected for one in found})
+        except Conflict:
+            size = max(1, size // 4)  # so that the busiest object keeps no other waiting
+            continue
+        told += found
+        start += size
+    return told
 
 
 def entry(

@@ -22,7 +22,7 @@ from vedette.kit.log import kv
 from vedette.kit.telemetry import Telemetry
 from vedette.model.entry import NewEntry
 from vedette.model.notice import GAP, NOT_UNDERSTOOD, Notice
-from vedette.model.reading import Reading
+from vedette.model.reading import Key, Reading
 from vedette.ports import Kind, Store
 
 log = logging.getLogger("vedette.engine.ingest")
@@ -84,11 +84,10 @@ class Ingest:
                     revisions += await self._store.append([entries[index]])
         self._count(entries, revisions, boring)
 
-    async def record(self, entries: Sequence[NewEntry]) -> None:
+    async def record(self, entries: Sequence[NewEntry], expect: Mapping[Key, int]) -> None:
         """News that Vedette read from an API itself, with its readings: durable when this returns. Not *received*: no source
-        was told yes for it. Raises StoreUnavailable."""
-        if entries:
-            await self._store.append(entries)
+        was told yes for it. Raises StoreUnavailable; Conflict when an object is at another revision than expected."""
+        await self._store.append(entries, expect)
 
     def _count(self, entries: Sequence[NewEntry], revisions: Sequence[int | None], boring: Sequence[Notice]) -> None:
         """After the append, so that an offer that failed and comes again counts once."""

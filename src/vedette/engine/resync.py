@@ -24,14 +24,13 @@ import msgspec
 
 from vedette.engine.confirm import doubt as doubt_of
 from vedette.engine.confirm import look
-from vedette.engine.differences import Difference, by_name, differences, entry
+from vedette.engine.differences import Difference, Record, by_name, differences, tell
 from vedette.errors import Forbidden, NoService, NotFound, TooBusy, TryLater, Unauthenticated, VedetteError
 from vedette.kit.backoff import delays
 from vedette.kit.clock import Clock
 from vedette.kit.log import kv
 from vedette.kit.tasks import closable, wait_for_event
 from vedette.kit.telemetry import Telemetry
-from vedette.model.entry import NewEntry
 from vedette.model.notice import GAP
 from vedette.model.reading import Reading
 from vedette.ports import EVERYTHING, Api, Appended, CloudUse, Kind, Selection, Store
@@ -111,9 +110,6 @@ class Demand(msgspec.Struct):
     kinds: frozenset[str]
     confirm: bool
     done: asyncio.Future[Sequence[KindReport]]
-
-
-Record = Callable[[Sequence[NewEntry]], Any]
 
 
 class Resync:
@@ -394,13 +390,12 @@ class Resync:
     async def _tell_due(self, cloud: _Cloud, one: _Listing) -> None:
         while one.waiting and one.waiting[0][0] <= self._clock.monotonic():
             _, readings = one.waiting.popleft()
-            await self._tell(cloud, one.report, await differences(self._store, cloud.source, readings))
+            await self._tell(cloud, one.report, readings)
 
-    async def _tell(self, cloud: _Cloud, report: KindReport, found: Sequence[Difference]) -> None:
-        entries = [entry(one, "resync", self._named, _reason) for one in found]
+    async def _tell(self, cloud: _Cloud, report: KindReport, readings: Sequence[Reading]) -> None:
         while True:
             try:
-                await self._record(entries)
+                found = await tell(self._store, self._record, cloud.source, readings, "resync", self._named, _reason)
                 break
             except TryLater as why:
                 report.detail = str(why)
@@ -441,7 +436,7 @@ class Resync:
             looked = await asyncio.gather(*(look(cloud.use, kind, id_, self._clock) for id_ in gone[start : start + CONFIRMING]))
             unsure += sum(said is None for said in looked)
             readings = [reading for said in looked if said is not None for reading in said]
-            await self._tell(cloud, report, await differences(self._store, cloud.source, readings))
+            await self._tell(cloud, report, readings)
         report.state = "done"
         if unsure:
             report.detail = f"{unsure} objects are not in the listing, and the API did not say that they are gone: they stay"

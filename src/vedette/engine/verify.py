@@ -24,7 +24,7 @@ import msgspec
 from msgspec import UNSET
 
 from vedette.engine.confirm import look, sees_all
-from vedette.engine.differences import Difference, by_name, differences, entry
+from vedette.engine.differences import Difference, Record, by_name, tell
 from vedette.errors import TryLater, VedetteError
 from vedette.kit.backoff import delays
 from vedette.kit.clock import Clock, parse_us
@@ -32,7 +32,6 @@ from vedette.kit.log import kv
 from vedette.kit.tasks import closable, wait_for_event
 from vedette.kit.telemetry import Telemetry
 from vedette.model.change import Change, Version
-from vedette.model.entry import NewEntry
 from vedette.model.reading import Key, Reading
 from vedette.ports import (
     EVERYTHING,
@@ -90,7 +89,7 @@ class Verify:
     def __init__(
         self,
         store: Store,
-        record: Callable[[Sequence[NewEntry]], Any],
+        record: Record,
         kinds: Sequence[Kind],
         uses: Mapping[str, CloudUse],
         followed: Callable[[], Collection[Selection]],
@@ -173,7 +172,7 @@ class _Source:
         name: str,
         use: CloudUse,
         store: Store,
-        record: Callable[[Sequence[NewEntry]], Any],
+        record: Record,
         kinds: Mapping[Named, Kind],
         followed: Callable[[], Collection[Selection]],
         clock: Clock,
@@ -458,17 +457,12 @@ class _Source:
         return proven
 
     async def _tell(self, readings: Sequence[Reading], reason: str) -> None:
-        found = await differences(self._store, self._name, readings)
-        if not found:
-            return
-
         def why(_difference: Difference) -> str:
             return reason
 
-        entries = [entry(one, "verify", self._kinds, why) for one in found]
         while True:
             try:
-                await self._record(entries)
+                found = await tell(self._store, self._record, self._name, readings, "verify", self._kinds, why)
                 break
             except TryLater as later:
                 await self._clock.sleep(later.delay)
