@@ -595,7 +595,8 @@ async def list_servers(cloud: Cloud) -> AsyncIterator[Sequence[Reading]]:
             if reading is None:
                 continue
             flavor = item.get("flavor")
-            if isinstance(flavor, dict) and not reading.only_known:
+            # A Nova before Pike shows the id alone: too little to take the place of what is known.
+            if isinstance(flavor, dict) and "original_name" in flavor and not reading.only_known:
                 id_ = await flavors.id_of(reading.id, flavor)
                 if id_ is not None:
                     size = {name: flavor.get(name) or (None if name == "original_name" else 0) for name in _SIZE}

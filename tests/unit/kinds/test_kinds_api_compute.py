@@ -434,6 +434,16 @@ def test_one_question_is_enough_for_all_servers_of_a_flavor_and_there_is_a_most(
     assert len(each.asked) == 2 + server.MOST_FLAVORS
 
 
+def test_a_flavor_s_id_alone_takes_the_place_of_nothing() -> None:
+    (line,) = [line for line in lists("Server") if line["path"] == "/servers/detail"]
+    old = [item | {"flavor": {"id": "f", "links": []}} for item in line["body"]["servers"]]
+    of = Recorded([again(line, servers=old)])
+    shown = run(everything("Server", of))
+    assert len(shown) == len(old)
+    assert not any("flavor" in one.fields for one in shown)
+    assert len(of.asked) == 1
+
+
 def test_a_server_in_a_cell_that_is_down_is_there_and_nothing_is_said_of_it() -> None:
     (line,) = [line for line in lists("Server") if line["path"] == "/servers/detail"]
     whole = line["body"]["servers"]
