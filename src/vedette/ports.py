@@ -70,8 +70,9 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True):
     service: str
     sees: Mapping[str, tuple[str, ...]]
     """Kind → the fields under `status` that `look` is shown of what is known."""
-    look: Callable[[Cloud, Mapping[str, Mapping[str, JsonObject]]], AsyncIterator[Sequence[Reading]]]
-    """`look(cloud, known)`: `known` is kind → id → those fields. Yields what may be news; what is none costs nothing more. A
+    look: Callable[[Cloud, Mapping[str, Mapping[str, JsonObject]], dict[str, Any]], AsyncIterator[Sequence[Reading]]]
+    """`look(cloud, known, memory)`: `known` is kind → id → those fields; `memory` is the scan's own, empty at first and kept
+    between looks. Yields what may be news; what is none costs nothing more. A
     `delete` among them is only a suspicion: it is confirmed by `Api.get` before anybody hears of it."""
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from toy_cloud import SCAN, Toys
+from toy_cloud import LOOKS, SCAN, Toys
 
 from vedette.engine.verify import MOST_SECONDS, PATIENCE_SECONDS, Verify
 from vedette.errors import BadRequest, CloudUnavailable, Forbidden, NoService, StoreUnavailable, VedetteError
@@ -278,12 +278,12 @@ async def test_an_unwell_api_is_told_and_left_alone_for_a_while(toys: Toys, why:
 async def test_a_log_that_takes_nothing_now_gets_it_later(toys: Toys) -> None:
     record, times = toys.ingest.record, 0
 
-    async def refuses(entries: Any) -> None:
+    async def refuses(entries: Any, expect: Any) -> None:
         nonlocal times
         times += 1
         if times <= 2:
             raise StoreUnavailable("the disk is full", delay=1)
-        await record(entries)
+        await record(entries, expect)
 
     toys.ingest.record = refuses  # type: ignore[method-assign]
     async with verifying(toys) as one:
@@ -328,7 +328,9 @@ async def test_a_scan_looks_while_somebody_follows_and_tells_only_what_differs()
         await one.over(6)
         assert toys.told("verify") == [("thing.create.verify", "a")]
         looked = toys.cloud.asked["/things"]
+        LOOKS.clear()
         await one.over(50)
+        assert list(range(LOOKS[0], LOOKS[0] + len(LOOKS))) == LOOKS, "it remembers"
         assert looked + 9 <= toys.cloud.asked["/things"] <= looked + 11
         toys.cloud.put("a", size=2)
         toys.cloud.put("b")

@@ -131,7 +131,11 @@ async def _some(cloud: Cloud, ids: Sequence[str]) -> Sequence[Reading]:
     return [reading(item, answer.as_of) for item in answer.body["things"]]
 
 
-async def _look(cloud: Cloud, known: Mapping[str, Mapping[str, JsonObject]]) -> AsyncIterator[Sequence[Reading]]:
+async def _look(
+    cloud: Cloud, known: Mapping[str, Mapping[str, JsonObject]], memory: dict[str, Any]
+) -> AsyncIterator[Sequence[Reading]]:
+    memory["looks"] = memory.get("looks", 0) + 1
+    LOOKS.append(memory["looks"])
     seen = set()
     async for page in cloud.pages("toys", "/things", "things"):
         seen.update(item["id"] for item in page.items)
@@ -140,6 +144,8 @@ async def _look(cloud: Cloud, known: Mapping[str, Mapping[str, JsonObject]]) -> 
     yield [Reading(kind="Thing", id=id_, verb="delete", as_of=0) for id_ in gone]
 
 
+LOOKS: list[int] = []
+"""How many looks each look remembered."""
 SCAN = Scan(name="toys", service="toys", sees={"Thing": ("status",)}, look=_look)
 
 

@@ -474,6 +474,7 @@ class _Source:
     async def _scan(self, scan: Scan) -> None:
         sees = [named for named in self._sees if self._of(scan.name, named)]
         woken = self._events[f"scan {scan.name}"] = asyncio.Event()
+        memory: dict[str, Any] = {}
         waits = delays(1.0, UNWELL_SECONDS)
         while True:
             woken.clear()
@@ -482,7 +483,7 @@ class _Source:
                 continue
             try:
                 known = {one[1]: dict(self._known[one]) for one in sees}
-                async with aclosing(closable(scan.look(self._use.cloud, known))) as parts:
+                async with aclosing(closable(scan.look(self._use.cloud, known, memory))) as parts:
                     async for readings in parts:
                         await self._tell(await self._confirmed(readings), "scan")
             except Exception as why:  # noqa: BLE001 - as above

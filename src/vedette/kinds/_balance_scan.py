@@ -17,7 +17,6 @@ from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mappi
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
-from weakref import WeakKeyDictionary
 from zlib import crc32
 
 from vedette.errors import NotFound
@@ -69,19 +68,17 @@ class _Read:
         self.pools: dict[str, Mark] = {}
 
 
-_memories: WeakKeyDictionary[Cloud, dict[str, _Read]] = WeakKeyDictionary()
-"""What was read through each cloud, by balancer. What is *known* is no measure of that: a listing makes known that a balancer has
-moved, before anybody has looked at its members."""
+async def look(cloud: Cloud, known: Known, memory: dict[str, _Read]) -> AsyncIterator[Sequence[Reading]]:
+    """One look. What breaks off is made up for by the next one: something counts as read when all that it led to was taken.
 
-
-async def look(cloud: Cloud, known: Known) -> AsyncIterator[Sequence[Reading]]:
-    """One look. What breaks off is made up for by the next one: something counts as read when all that it led to was taken."""
+    `memory`: what was read, by balancer. What is *known* is no measure of that: a listing makes known that a balancer has moved,
+    before anybody has looked at its members.
+    """
     there: dict[str, tuple[JsonObject, int]] = {}
     as_of = 0
     async for page in cloud.pages(SERVICE, "/lbaas/loadbalancers", "loadbalancers", CHEAP):
         as_of = as_of or page.as_of
         there |= {item["id"]: (item, page.as_of) for item in page.items if isinstance(item.get("id"), str)}
-    memory = _memories.setdefault(cloud, {})
     for id_ in memory.keys() - there.keys():
         del memory[id_]
     below = _Below(known)

@@ -132,7 +132,9 @@ def shown(item: JsonObject, as_of: int) -> Reading | None:
     return Reading(kind="ComputeService", id=id_, verb="create", as_of=as_of, project="", fields=fields)
 
 
-async def look(cloud: Cloud, known: Mapping[str, Mapping[str, JsonObject]]) -> AsyncIterator[Sequence[Reading]]:
+async def look(
+    cloud: Cloud, known: Mapping[str, Mapping[str, JsonObject]], _memory: dict[str, Any]
+) -> AsyncIterator[Sequence[Reading]]:
     """All of them, and then the suspicion that those that are missing are gone; none while a cell is down."""
     missing = set(known.get("ComputeService", {}))
     as_of = 0

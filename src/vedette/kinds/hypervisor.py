@@ -6,6 +6,7 @@ What moves all the time (running servers, used memory, uptime) isn't served: eac
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any
 
 from vedette.kinds._api import readings, segment, the
 from vedette.kinds._nova import COMPUTE
@@ -59,7 +60,9 @@ def shown(item: JsonObject, as_of: int) -> Reading | None:
     return Reading(kind="Hypervisor", id=id_, verb="create", as_of=as_of, project="", fields=fields)
 
 
-async def look(cloud: Cloud, known: Mapping[str, Mapping[str, JsonObject]]) -> AsyncIterator[Sequence[Reading]]:
+async def look(
+    cloud: Cloud, known: Mapping[str, Mapping[str, JsonObject]], _memory: dict[str, Any]
+) -> AsyncIterator[Sequence[Reading]]:
     """All of them, and then the suspicion that those that are missing are gone."""
     missing = set(known.get("Hypervisor", {}))
     as_of = 0

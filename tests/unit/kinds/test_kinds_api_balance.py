@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 from corpus import notice
@@ -50,10 +51,14 @@ def known(objects: State) -> dict[str, dict[str, dict[str, Any]]]:
     return found
 
 
+_memories: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+"""What the scan of each cloud remembers, as engine/verify.py keeps it."""
+
+
 async def look(of: Any, objects: State) -> list[tuple[str, str, str]]:
     """One look as engine/verify.py has it: what is suspected to be gone is asked for. The changes."""
     changes: list[tuple[str, str, str]] = []
-    async for readings in scan().look(of, known(objects)):
+    async for readings in scan().look(of, known(objects), _memories.setdefault(of, {})):
         for one in readings:
             changes += folded(objects, await confirmed(of, one) if one.verb == "delete" else [one])
     return changes
@@ -753,16 +758,16 @@ def test_nothing_is_remembered_of_what_is_gone() -> None:
     balancer_with_members(cloud)
     cloud.now += 5 * SECOND
     run(look(cloud, objects))
-    assert len(_balance_scan._memories[cloud]) == 2
-    assert list(_balance_scan._memories[cloud][kept].pools) == [pool]
+    assert len(_memories[cloud]) == 2
+    assert list(_memories[cloud][kept].pools) == [pool]
     for kind in BALANCE:
         for id_ in [id_ for id_ in cloud.rows[kind] if id_ != kept]:
             del cloud.rows[kind][id_]
     cloud.state("LoadBalancer", kept)
     cloud.now += 5 * SECOND
     run(look(cloud, objects))
-    assert list(_balance_scan._memories[cloud]) == [kept]
-    assert _balance_scan._memories[cloud][kept].pools == {}
+    assert list(_memories[cloud]) == [kept]
+    assert _memories[cloud][kept].pools == {}
 
 
 def test_an_octavia_that_ignores_filters_costs_nothing_more() -> None:

@@ -529,7 +529,7 @@ async def look(kind: str, of: RecordedCloud, known: Any) -> list[Reading]:
     scan = api(kind).scan
     assert scan is not None
     assert scan.sees == {kind: ()}
-    return [one async for part in scan.look(of, {kind: known}) for one in part]
+    return [one async for part in scan.look(of, {kind: known}, {}) for one in part]
 
 
 def test_when_a_living_service_was_heard_is_no_news() -> None:
