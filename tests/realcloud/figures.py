@@ -59,11 +59,11 @@ class Figures:
 
 
 def spread(seconds: Iterable[float]) -> str:
-    """`min … median … max` of some durations."""
+    """One duration, or the least, the median and the most of several."""
     ordered = sorted(seconds)
-    if not ordered:
-        return "none"
-    return f"{ordered[0]:.2f} … {ordered[len(ordered) // 2]:.2f} … {ordered[-1]:.2f} s ({len(ordered)})"
+    if len(ordered) < 2:
+        return "".join(f"{one:.2f} s" for one in ordered)
+    return f"{ordered[0]:.2f} … {ordered[len(ordered) // 2]:.2f} … {ordered[-1]:.2f} s (of {len(ordered)})"
 
 
 def _processes(groups: set[str]) -> list[str]:

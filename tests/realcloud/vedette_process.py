@@ -181,23 +181,25 @@ class VedetteProcess:
     async def json(self, path: str, token: str = "", **query: str) -> Any:
         return json.loads(await self.get(path, token, **query))
 
-    async def items(self, kind: str, token: str = "") -> list[dict[str, Any]]:
-        """Every object of a kind that the caller sees."""
+    async def items(self, kind: str, token: str = "", *, revision: int = 0) -> list[dict[str, Any]]:
+        """Every object of a kind that the caller sees, now or as of a revision."""
         found: list[dict[str, Any]] = []
         query = {"limit": "500"}
+        if revision:
+            query |= {"resourceVersion": str(revision), "resourceVersionMatch": "Exact"}
         while True:
             page = await self.json(f"{BASE}/{PLURALS[kind]}", token, **query)
             found += page["items"]
             more = page["metadata"].get("continue")
             if not more:
                 return found
-            query["continue"] = more
+            query = {"limit": "500", "continue": more}
 
-    async def inventory(self, token: str = "") -> dict[tuple[str, str], dict[str, Any]]:
-        """Every object that the caller sees, by kind and id."""
+    async def inventory(self, token: str = "", *, revision: int = 0) -> dict[tuple[str, str], dict[str, Any]]:
+        """Every object that the caller sees, by kind and id, now or as of a revision."""
         found = {}
         for kind in PLURALS:
-            for item in await self.items(kind, token):
+            for item in await self.items(kind, token, revision=revision):
                 found[kind, item["status"]["id"]] = item
         return found
 
@@ -240,22 +242,22 @@ class VedetteProcess:
         assert process.returncode is not None
         return process.returncode, out.decode(), err.decode()
 
-    async def resync(self, *singulars: str) -> dict[str, dict[str, Any]]:
-        """`vedette resync`, to its end: how each kind ended."""
+    async def resync(self, *singulars: str, ok: bool = True) -> dict[str, dict[str, Any]]:
+        """`vedette resync`, to its end, which must be well if `ok`: how each kind ended."""
         who = {f"OS_{name.upper()}": value for name, value in ACCOUNT.items()}
         words = ("resync", *singulars, "-o", "json", "--server", self.url, "--ca", str(self.authority.ca))
         code, out, err = await self.command(*words, **who)
         found = {report["kind"]: report for report in map(json.loads, out.splitlines())}
-        assert code == 0, (err, found)
+        assert code == 0 or not ok, (err, found)
         return found
 
-    async def resynced(self, started: int) -> dict[str, Any]:
-        """Wait until every kind has been compared as a whole after `started` (UTC microseconds), and nothing is being compared;
-        what `clouds` says of it in the status."""
+    async def resynced(self, started: int, *, whole: bool = True) -> dict[str, Any]:
+        """Wait until every kind has been compared after `started` (UTC microseconds), as a whole if `whole`, and nothing is
+        being compared; what `clouds` says of it in the status."""
         end = time.monotonic() + PATIENCE
         while True:
             found: dict[str, Any] = (await self.json("/v1/status"))["clouds"][0]["resync"]
-            times = [parse_us(one["completeAt"] or "") or 0 for one in found["kinds"]]
+            times = [parse_us(one["completeAt" if whole else "endedAt"] or "") or 0 for one in found["kinds"]]
             if found["state"] == "idle" and min(times) > started:
                 return found
             assert time.monotonic() < end, found
@@ -307,6 +309,7 @@ class Follower:
         self.there: dict[tuple[str, str], dict[str, Any]] = {}
         """The objects that it knows now: their status."""
         self.cuts = 0
+        self._places: dict[str, int] = {}
         self._vedette = vedette
         self._token = token
         self._tasks: list[asyncio.Task[None]] = []
@@ -318,6 +321,7 @@ class Follower:
         assert not page["metadata"].get("continue"), "more objects than a page has"
         for item in page["items"]:
             self.there[kind, item["status"]["id"]] = item["status"]
+        self._places[kind] = int(page["metadata"]["resourceVersion"])
         opened = asyncio.Event()
         task = asyncio.create_task(self._read(kind, page["metadata"]["resourceVersion"], opened))
         self._tasks.append(task)
@@ -334,6 +338,7 @@ class Follower:
                         found = json.loads(line)
                         assert found["type"] != "ERROR", found
                         revision = found["object"]["metadata"]["resourceVersion"]
+                        self._places[kind] = int(revision)
                         if found["type"] != "BOOKMARK":
                             self._take(kind, found["type"], found["object"])
             except aiohttp.ClientError:
@@ -368,12 +373,14 @@ class Follower:
             if task.done():
                 task.result()
 
-    def first(self, kind: str, id_: str, **status: Any) -> Event | None:
-        """The first event of an object in which it had these values."""
-        for event in self.events:
-            if (event.kind, event.id) == (kind, id_) and all(event.status.get(name) == value for name, value in status.items()):
-                return event
-        return None
+    @property
+    def at(self) -> int:
+        """The revision up to which every stream has come."""
+        return min(self._places.values())
+
+    def of(self, id_: str) -> list[Event]:
+        """What was told of the object with this id."""
+        return [one for one in self.events if one.id == id_]
 
     async def end(self) -> None:
         self.well()
