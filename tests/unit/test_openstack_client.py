@@ -12,6 +12,7 @@ import textwrap
 import threading
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -476,6 +477,22 @@ async def test_a_list_in_a_circle_is_an_error_and_not_an_end(rig: Rig) -> None:
     with pytest.raises(CloudUnavailable, match="goes in circles"):
         await everything(rig.cloud())
     assert len(rig.service.asked) == 3
+
+
+async def test_a_list_that_was_cut_short_is_not_complete(rig: Rig) -> None:
+    """Keystone says so where its list_limit cuts."""
+    rig.service.answer = lambda _request: web.json_response({"ports": [{"id": "a"}], "truncated": True})
+    pages = rig.cloud().pages("network", "/ports", "ports")
+    assert [page.items async for page in taken(pages, 1)] == [[{"id": "a"}]]
+    with pytest.raises(CloudUnavailable, match="list_limit"):
+        await everything(rig.cloud())
+
+
+async def taken(pages: Any, number: int) -> Any:
+    """The first pages."""
+    async with aclosing(pages):
+        for _ in range(number):
+            yield await anext(pages)
 
 
 async def test_a_list_without_end_ends(rig: Rig) -> None:

@@ -228,6 +228,9 @@ class OpenStackCloud:
             if following is None:
                 following = _after(service, path, query, items, limit)
             if following is None:
+                if body.get("truncated") is True:
+                    # Keystone's `list_limit`: it has more, and no way to ask for it.
+                    raise CloudUnavailable(f"{service} cuts its list of {key} short: raise its list_limit")
                 return
             if tuple(following) in asked:
                 raise CloudUnavailable(f"the list of {key} that {service} gives goes in circles")
