@@ -57,6 +57,10 @@ bench: $(VENV)/.dev build/oslo/.made ## What it costs and carries, each figure b
 	@$(VENV)/bin/python bench/fanout.py
 	$(SAY) 'bench/latency.py'
 	@$(VENV)/bin/python bench/latency.py
+	$(SAY) 'bench/api_calls.py'
+	@$(VENV)/bin/python bench/api_calls.py
+	$(SAY) 'bench/resync.py'
+	@$(VENV)/bin/python bench/resync.py
 	$(SAY) 'bench/big_log.py'
 	@$(VENV)/bin/python bench/big_log.py
 
