@@ -857,7 +857,7 @@ def test_odd_answers_end_no_look(data: st.DataObject) -> None:
     odd.rows, odd.now = cloud.rows, cloud.now + 5 * SECOND
 
     async def once() -> None:
-        async for readings in scan().look(odd, known(objects)):
+        async for readings in scan().look(odd, known(objects), {}):
             for one in readings:
                 assert one.id
                 assert one.kind in BALANCE
