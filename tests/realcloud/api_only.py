@@ -7,9 +7,10 @@ is misread. docs/realcloud.md prints the table. Where a reason can be seen in th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from comparing import Difference, How
+if TYPE_CHECKING:
+    from comparing import Difference, How
 
 NEUTRON = ("FloatingIP", "Network", "Port", "Router", "SecurityGroup", "Subnet")
 

@@ -8,6 +8,7 @@ thread. Cleaning up is `Tenants.clear`.
 from __future__ import annotations
 
 import base64
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from openstack import exceptions
-from tenants import PASSWORD, Tenants, connect, until
+from tenants import PASSWORD, Tenants, until
 
 HANDS = 3
 """Stories that are told at one time."""
@@ -508,6 +509,22 @@ class Lifecycle:
         self.do("compute service disable", lambda: switch(status="disabled", disabled_reason=self._named("look")))
         self.do("compute service enable", lambda: switch(status="enabled"))
         self.do("compute service disable", lambda: switch(status="disabled", disabled_reason=self._named("again")))
+        if not os.environ.get("RC_SHARED"):
+            self.evacuation()
+
+    def evacuation(self) -> None:
+        """A host is declared dead, and its server is built anew on another. (Nova refuses to take that back until the server is
+        gone: `Tenants.clear`.)"""
+        adm = self._adm.compute
+        server = self.server("saved")
+        host = adm.get_server(server.id).compute_host
+        service = next(one for one in adm.services(binary="nova-compute") if one.host == host)
+        dead = {"forced_down": True}
+        self.do("compute service down", lambda: adm.put(f"/os-services/{service.id}", json=dead, microversion="2.53"))
+        away = {"evacuate": {}}
+        self.do("server evacuate", lambda: adm.post(f"/servers/{server.id}/action", json=away, microversion="2.14"))
+        until("a server to be elsewhere", lambda: adm.get_server(server.id).compute_host != host)
+        self.settled(server, "ACTIVE")
 
     # --- Cinder ---
 
@@ -664,6 +681,3 @@ class Lifecycle:
     def _stack_gone(self, id_: str) -> bool:
         found = self._one.orchestration.get("/stacks").json()["stacks"]
         return all(one["id"] != id_ for one in found)
-
-
-__all__ = ["Lifecycle", "Step", "connect"]

@@ -7,6 +7,7 @@ Whatever is made here, or inside one of the projects, goes away with `Tenants.cl
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 import uuid
@@ -149,6 +150,10 @@ def _clear_projects(admin: openstack.connection.Connection, prefix: str, project
     for one in servers:
         _try(left, f"server {one.name}", lambda one=one: admin.compute.delete_server(one.id))
     _gone(left, "servers", lambda: mine(admin.compute.servers(all_projects=True)))
+    for one in admin.compute.services(binary="nova-compute"):
+        if one.is_forced_down and not os.environ.get("RC_SHARED"):
+            up = {"json": {"forced_down": False}, "microversion": "2.53"}
+            _try(left, f"{one.host} up", lambda one=one, up=up: _well(admin.compute.put(f"/os-services/{one.id}", **up)))
     volumes = admin.block_storage
     for one in mine(volumes.snapshots(all_projects=True)):
         _try(left, f"snapshot {one.name}", lambda one=one: volumes.delete_snapshot(one.id))
@@ -220,6 +225,10 @@ def _try(left: list[str], what: str, act: Callable[[], Any]) -> None:
             said = str(why)[:200]
             time.sleep(1.0 + attempt)  # in use by something that is going, mostly
     left.append(f"{what}: {said}")
+
+
+def _well(answer: Any) -> None:
+    exceptions.raise_from_response(answer)
 
 
 def _gone(left: list[str], what: str, look: Callable[[], list[Any]]) -> None:

@@ -1,0 +1,34 @@
+"""Puts the figures of the last run whose four parts passed (build/realcloud), and the table of api_only.py, into
+docs/realcloud.md: `python tests/realcloud/page.py`. A test compares the table.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import api_only
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "realcloud.md"
+KEPT = ROOT / "build" / "realcloud" / "figures.md"
+
+
+def part(text: str, name: str) -> str:
+    """What stands between the page's marks of this name."""
+    found = re.search(rf"<!-- {name} -->\n(.*?)<!-- end of {name} -->\n", text, re.DOTALL)
+    assert found, f"the page has no {name}"
+    return found[1]
+
+
+def with_part(text: str, name: str, new: str) -> str:
+    return text.replace(f"<!-- {name} -->\n{part(text, name)}<!--", f"<!-- {name} -->\n{new}<!--")
+
+
+def page(text: str, figures: str) -> str:
+    return with_part(with_part(text, "figures", figures), "reasons", api_only.table())
+
+
+if __name__ == "__main__":
+    was = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(page(was, KEPT.read_text(encoding="utf-8") if KEPT.exists() else part(was, "figures")), encoding="utf-8")
