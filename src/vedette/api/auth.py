@@ -243,14 +243,15 @@ def scope_of(verified: Verified, admin_roles: frozenset[str]) -> Scope:
 
     Admin: one of the roles at any project or at system scope, or `reader` at system scope. Not at a domain: that is somebody who
     administers one customer. And where the cloud names an admin project, the role counts only there.
-    A token without a project (a domain's, an unscoped one) sees what its user owns, and what everybody sees.
+    A token without a project (a domain's, an unscoped one) sees what its user owns, and what everybody sees. So does one that has
+    no role at its project: Keystone calls it valid for another second after the last role was taken away.
     """
     roles = frozenset(role.lower() for role in verified.roles)
     if verified.system:
         admin = bool(roles & (admin_roles | {"reader"}))
     else:
         admin = bool(verified.project_id) and bool(roles & admin_roles) and verified.admin_project is not False
-    projects = frozenset((verified.project_id,)) if verified.project_id else frozenset[str]()
+    projects = frozenset((verified.project_id,)) if verified.project_id and roles else frozenset[str]()
     return Scope(admin=admin, projects=projects, user=verified.user_id)
 
 
