@@ -10,9 +10,15 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def our_loggers() -> Iterator[None]:
-    """`serve` and `demo` take our log lines away from pytest (kit/log.configure)."""
+    """`serve` and `demo` take our log lines away from pytest (kit/log.configure), the doctor says some of them itself."""
     ours = logging.getLogger("vedette")
-    before = (list(ours.handlers), ours.level, ours.propagate)
+    before, levels = (list(ours.handlers), ours.propagate), _levels()
     yield
-    ours.handlers[:], ours.propagate = before[0], before[2]
-    ours.setLevel(before[1])
+    ours.handlers[:], ours.propagate = before
+    for name in _levels():
+        logging.getLogger(name).setLevel(levels.get(name, logging.NOTSET))
+
+
+def _levels() -> dict[str, int]:
+    there = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "vedette"]
+    return {name: logging.getLogger(name).level for name in there}
