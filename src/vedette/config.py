@@ -175,6 +175,141 @@ class SourceConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The `Options` of the type's own file; their keys stand beside the ones above."""
 
 
+class HookConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may send news over HTTP, at `/v1/hooks/{format}/{name}`. What else can be set depends on the format."""
+
+    name: str
+    """Its name in the path, and the source of its events in labels, logs and metrics."""
+    format: str
+    """A file name in `webhooks/`."""
+    token: Secret = Secret()
+    """The caller sends it as `Authorization: Bearer …` or `X-Auth-Token`; at least 16 characters."""
+    hmac_secret: Secret = Secret()
+    """The caller signs timestamp and body with it; at least 16 characters."""
+    hmac_age: Seconds = 300.0
+    """A signature's timestamp may differ this much from our clock."""
+    keystone: bool = False
+    """Take Keystone tokens with one of `roles`."""
+    roles: tuple[str, ...] = ("admin", "service")
+    """Roles that may call it with a Keystone token (an alarm's trust token has those of its owner)."""
+    max_body: Bytes = 1024 * 1024
+    """The largest body that is taken; more is answered with 413."""
+    options: Any = None
+    """The `Options` of the format's own file; their keys stand beside the ones above."""
+
+
+class On(msgspec.Struct, frozen=True, kw_only=True):
+    """What a handler is called for. Everything that is given has to hold. With `kinds` or `verbs` it is called for changes of
+    objects, else for the notifications themselves."""
+
+    sources: tuple[str, ...] = ()
+    """Names of sources and hooks; none: all."""
+    kinds: tuple[str, ...] = ()
+    """Kinds of objects, by any of their names (`port`, `ports`, `Port`); of a Kubernetes source as `routes.route.openshift.io`."""
+    verbs: tuple[Literal["ADDED", "MODIFIED", "DELETED"], ...] = ()
+    """What has to happen to them; none: anything."""
+    types: tuple[str, ...] = ()
+    """Patterns of event types, such as `port.*.end`."""
+    projects: tuple[str, ...] = ()
+    """Ids of the objects' projects; none: all."""
+    when: str = ""
+    """A condition in CEL over `event`, `object`, `old` and `changed`, such as `'status.host' in changed`."""
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """How a failed call is made again: a random part of `first`, twice that, four times that … up to `most`."""
+
+    attempts: int = 10
+    """Calls in all; then it is a dead letter."""
+    first: Seconds = 1.0
+    """The longest wait after the first failure."""
+    most: Seconds = 300.0
+    """The longest wait of all."""
+    deadline: Seconds = 86_400.0
+    """Counted from the first call; what fails later is a dead letter, whatever attempts are left. 0: none."""
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """Which of the matching events call the handler, by what else happens to their group within a time. One rule of `once_within`,
+    `once_after`, `accumulate_within` (with `threshold`), `absent_for`, or `all`, `any`, `not_all` (with `within`)."""
+
+    group_by: tuple[str, ...] = ()
+    """CEL expressions whose values make the group, such as `object.metadata.name`; none: one group for all."""
+    once_within: Seconds = 0.0
+    """The first calls; those that follow in this time don't."""
+    once_after: Seconds = 0.0
+    """The last calls, when this time has passed since the first."""
+    accumulate_within: Seconds = 0.0
+    """Calls with the one that makes `threshold` within this time."""
+    threshold: int = 0
+    """How many."""
+    all: tuple[str, ...] = ()
+    """CEL conditions that each have to hold for some event `within`, in any order; calls with the one that completes them."""
+    any: tuple[str, ...] = ()
+    """CEL conditions of which one has to hold; calls once `within`."""
+    not_all: tuple[str, ...] = ()
+    """CEL conditions; calls with the first event when they have not all held `within`."""
+    within: Seconds = 0.0
+    """The time of `all`, `any` and `not_all`, from a group's first event."""
+    absent_for: Seconds = 0.0
+    """Calls with the last event of a group when none has come for this time."""
+    lateness: Seconds = 10.0
+    """How much later than newer ones an event may come and still count."""
+    max_groups: int = 10_000
+    """Groups kept at one time; the one that is oldest is let go for a new one, and that is counted."""
+
+
+class HandlerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """A reaction: which plug is called for which events."""
+
+    name: str
+    """Its name in logs, metrics and commands. Its place in the log is kept under this name."""
+    use: str
+    """A file name in `handlers/`, in `plugins.folder`, or an entry point in the group `vedette.handlers`."""
+    on: tuple[On, ...] = ()
+    """One set of conditions or a list of them, of which one has to hold; none: every notification."""
+    options: Any = None
+    """The plug's own settings."""
+    start: str = "now"
+    """Where a new handler begins: `now`, `earliest`, a revision, or a time (`2026-11-20T15:00:00Z`)."""
+    retry: Retry = Retry()
+    """How failed calls are made again."""
+    timeout: Seconds = 30.0
+    """What a call may take."""
+    concurrency: int = 10
+    """Calls at one time, each for another object."""
+    rate: float = 0.0
+    """Calls a second at the most; 0: no limit."""
+    coalesce: Seconds = 0.0
+    """Wait this long for more changes of the same object, and call once with the last."""
+    window: Window | None = None
+    """Call for some of the matching events only."""
+    max_pending: int = 10_000
+    """Deliveries waiting at one time; then they wait in the log."""
+    own_events: bool = False
+    """Also handle events that this handler's own calls have caused."""
+    users: tuple[str, ...] = ()
+    """Ids of the users under which its target acts on the cloud: what they cause is its own."""
+    max_depth: int = 5
+    """Events that are caused by a handler's reaction to an event that … this many times are not handled any more."""
+
+
+class Plugins(msgspec.Struct, frozen=True, kw_only=True):
+    """Code of the operator's own. Each handler made of it runs in a process of its own."""
+
+    folder: FilePath = ""
+    """Where its files are: `greet.py`, or `greet/__init__.py`, is `use: greet`."""
+
+
+class Tracing(msgspec.Struct, frozen=True, kw_only=True):
+    """OpenTelemetry spans of handler calls, as children of the notification's own trace. Needs `pip install vedette[tracing]`."""
+
+    endpoint: str = ""
+    """Where they are sent by OTLP over HTTP, such as `http://collector:4318/v1/traces`."""
+    service_name: str = "vedette"
+    """The service's name in them."""
+
+
 class Watch(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of streams."""
 
@@ -234,6 +369,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Origins whose pages may read the API in a browser, such as `https://portal.example.org`; `"*"`: any."""
     sources: tuple[SourceConfig, ...] = ()
     """Where news comes from."""
+    hooks: tuple[HookConfig, ...] = ()
+    """Who may send news over HTTP."""
+    handlers: tuple[HandlerConfig, ...] = ()
+    """What is called for which events."""
+    plugins: Plugins = Plugins()
+    """Code of the operator's own."""
+    tracing: Tracing | None = None
+    """OpenTelemetry spans; none: off."""
     watch: Watch = Watch()
     """The limits of streams."""
     faces: Faces = Faces()

@@ -6,10 +6,13 @@ VedetteError
 │   ├── BrokerUnavailable no connection, or it went away
 │   ├── IdentityUnavailable  Keystone can't be asked
 │   ├── CloudUnavailable  an API of the cloud can't be asked
+│   ├── TargetUnavailable nobody is there to take a delivery: the handler waits, no attempt is spent
 │   └── TooBusy           a limit of ours is reached
 ├── StartOver             what the caller held on to is gone; begin again from a fresh list
 │   └── Expired           a revision or a continue token that retention has passed (or one from the future)
 ├── Conflict              somebody was faster; read again and decide anew
+├── WorkerDied            a plugin's process ended, or was killed at its deadline
+├── GiveUp                a delivery that no retry will make: it goes to the dead letters
 ├── FixInput              the caller must send something else
 │   ├── ConfigError       names the path and the line of the configuration
 │   ├── BadRequest        a request that no retry makes right
@@ -60,6 +63,11 @@ class CloudUnavailable(TryLater):
     """An API of the cloud can't be reached, answers with an error of its own, or takes too long; retries are over."""
 
 
+class TargetUnavailable(TryLater):
+    """Raised by a handler whose target can't be reached at all (refused, no route, timed out): no attempt is spent, the whole
+    handler waits until it answers again."""
+
+
 class TooBusy(TryLater):
     """A limit is reached; the message names it."""
 
@@ -74,6 +82,14 @@ class Expired(StartOver):
 
 class Conflict(VedetteError):
     """An `expect` did not hold."""
+
+
+class WorkerDied(VedetteError):
+    """The process of a plugin ended while it had this call in its hands, or was killed at its deadline."""
+
+
+class GiveUp(VedetteError):
+    """Raised by a handler: no retry makes this delivery succeed. It goes to the dead letters with this text."""
 
 
 class FixInput(VedetteError):

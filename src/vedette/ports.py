@@ -1,7 +1,7 @@
 """Every shape a plug or a room can have, on one page. No code here does anything.
 
-A *kind* says what an object is, and how it is read from a notice and from a *cloud*'s API. A *source* brings notices. A *store*
-keeps the log. An *identity* says who a caller is.
+A *kind* says what an object is, and how it is read from a notice and from a *cloud*'s API. A *source* brings notices, and so
+does a *webhook*, which is called. A *store* keeps the log. An *identity* says who a caller is. A *handler* reacts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from vedette.model.change import Change, Object, Version
+from vedette.kit.clock import Clock
+from vedette.kit.telemetry import Telemetry
+from vedette.model.change import Change, Object, Verb, Version
+from vedette.model.delivery import Cursor, Delivery, Outcome, State, Work
 from vedette.model.entry import Entry, NewEntry
 from vedette.model.notice import Notice
 from vedette.model.reading import OPENSTACK, Key, Reading
@@ -334,8 +337,11 @@ class Store(Protocol):
         """The smallest revision one may follow from; anything smaller is Expired."""
         ...
 
-    async def append(self, entries: Sequence[NewEntry], expect: Mapping[Key, int] | None = None) -> Sequence[int | None]:
-        """Make the entries durable, in order, all or none; each one's revision, None for a duplicate.
+    async def append(
+        self, entries: Sequence[NewEntry], expect: Mapping[Key, int] | None = None, work: Sequence[Work] = ()
+    ) -> Sequence[int | None]:
+        """Make the entries durable, in order, all or none; each one's revision, None for a duplicate. `work` is done in the
+        same transaction, in order; entries may be empty.
 
         Raises StoreUnavailable (nothing kept), Conflict (an object's revision is not the expected one; 0: must not exist),
         NotUnderstood (a notice that can't be stored at all, e.g. a lone surrogate in its id: no retry helps). An entry whose
@@ -401,7 +407,32 @@ class Store(Protocol):
         ...
 
     async def retain(self, *, horizon: int, max_bytes: int = 0, most: int = 1000) -> int:
-        """Remove up to `most` entries appended before `horizon` (or while the store is above `max_bytes`); how many went."""
+        """Remove up to `most` entries appended before `horizon` (or while the store is above `max_bytes`); how many went.
+
+        Age never passes a handler's cursor, nor a pending delivery that has no copy of its event; size does. Settled
+        deliveries go with their entries; dead letters stay."""
+        ...
+
+    # What handlers owe (model/delivery.py); written by `append(work=…)`.
+
+    async def cursors(self) -> Mapping[str, Cursor]:
+        """Of every handler that ever was and was not dropped, and the shared one."""
+        ...
+
+    async def deliveries(
+        self,
+        *,
+        handler: str = "",
+        outcomes: Sequence[Outcome] = (),
+        revision: int = 0,
+        after: tuple[int, str, int] = (0, "", 0),
+        limit: int = 1000,
+    ) -> Sequence[Delivery]:
+        """In the order of (revision, handler, number), those above `after`; "", () and 0 select all."""
+        ...
+
+    async def state(self, owner: str, space: str, key: str = "") -> Sequence[State]:
+        """What an owner remembers, in the order of the keys; with `key`, that one alone."""
         ...
 
     async def stats(self) -> Stats: ...
@@ -458,3 +489,165 @@ class CloudUse(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_second: float
     """Of verify, for each service."""
     scan_seconds: float
+
+
+# --- webhooks --------------------------------------------------------------------------------------------------------------
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What a webhook was called with, already authenticated and of bounded size."""
+
+    name: str
+    """The hook's name: the source of its notices."""
+    headers: Mapping[str, str]
+    """Names in lower case; without those that authenticate."""
+    query: Mapping[str, str]
+    body: bytes
+    received_at: int
+    """UTC microseconds, our clock."""
+
+
+class Webhook(Protocol):
+    """What a file in `webhooks/` gives by `build(options, needs)`: one format of a caller's requests. Pure: the route does
+    the rest (who may, how large, the append, the answer)."""
+
+    def parse(self, request: Request) -> Sequence[Notice]:
+        """The notices in a request, each with an id that the same request sent again has too. Raises NotUnderstood with a text
+        for the caller."""
+        ...
+
+
+# --- handlers --------------------------------------------------------------------------------------------------------------
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """What a handler is called with: a change of one object, or (`verb` "") a notice."""
+
+    handler: str
+    idempotency_key: str
+    """`<handler>/<revision>`: the same when the same delivery is made again."""
+    revision: int
+    attempt: int
+    """1 the first time."""
+    verb: Verb | Literal[""]
+    key: Key | None
+    """The object; None: a notice that speaks of none."""
+    notice: Notice
+    appended_at: int
+    """UTC microseconds."""
+    raw_object: msgspec.Raw = msgspec.Raw(b"{}")
+    """The object's JSON as admins are served it (of DELETED: the last content); `{}` for a notice."""
+    raw_old: msgspec.Raw = msgspec.Raw(b"{}")
+    """The state before; `{}` when there was none."""
+    request_id: str = ""
+    """`req-…`: send it along as `X-Openstack-Request-Id` when you change the cloud, and what comes of it is known as yours."""
+    traceparent: str = ""
+    """W3C trace context of this call, where there is a trace."""
+    replay: bool = False
+    """A person asked for it to be made again."""
+
+    @property
+    def object(self) -> JsonObject:
+        """Decoded each time it is asked for."""
+        return _json_object(self.raw_object)
+
+    @property
+    def old(self) -> JsonObject:
+        return _json_object(self.raw_old)
+
+    @property
+    def payload(self) -> Any:
+        """What the service said, decoded."""
+        return msgspec.json.decode(self.notice.payload)
+
+    @property
+    def type(self) -> str:
+        """The event type, e.g. `port.update.end`."""
+        return self.notice.event_type
+
+
+def _json_object(raw: msgspec.Raw) -> JsonObject:
+    found: JsonObject = msgspec.json.decode(raw)
+    return found
+
+
+class Inventory(Protocol):
+    """The present state of objects, for handlers. Knows no scope: handlers are the operator's."""
+
+    async def get(self, key: Key) -> JsonObject | None:
+        """As admins are served it; None: there is none now."""
+        ...
+
+    async def last(self, key: Key) -> JsonObject | None:
+        """Also what was last known of one that is gone, as long as the log has it."""
+        ...
+
+
+class Context(Protocol):
+    """What a handler has while it handles one event."""
+
+    @property
+    def timeout(self) -> float:
+        """Seconds it may take in all; then it is cancelled, and that is a failed attempt."""
+        ...
+
+    async def recall(self, name: str) -> Any:
+        """What this handler remembered under this name (JSON values); None: nothing."""
+        ...
+
+    def remember(self, name: str, value: Any) -> None:
+        """Kept, in the write that says that this event was handled, when `handle` returns; None forgets. At most 64 KiB."""
+        ...
+
+
+class Handler(Protocol):
+    """What a file in `handlers/` gives by `build(options, needs)`. It may be called again with an event that it has handled
+    (at least once), with the same idempotency key; never twice at a time for one object."""
+
+    async def handle(self, event: Event, context: Context) -> str | None:
+        """Returns a few words for the outcome (`204 from https://…`), or None. Raises TryLater (its delay is kept to),
+        TargetUnavailable (nobody is there: no attempt is spent), GiveUp (straight to the dead letters); any other exception is
+        a failed attempt and is tried again."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Worker(Protocol):
+    """A process of its own for foreign code, started when it is first needed and anew when it ends."""
+
+    async def call(self, message: bytes, timeout: float) -> bytes:
+        """Hand over one message (JSON) and get the answer. Calls may overlap; the process takes them in order.
+
+        Raises TryLater, TargetUnavailable, GiveUp as the code raised them; WorkerDied when the process ended in the middle or
+        was killed at the deadline (with this message being the one in its hands)."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class WorkerCode(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker runs. The child imports `module` (a dotted name, or the path of a .py file or a package's folder) and calls
+    its `build(options, needs)`; a module without one but with a function `handle(event, context)` is a handler as it is."""
+
+    name: str
+    """For the log, the process' title and metrics."""
+    module: str
+    options: JsonObject = {}
+    path: tuple[str, ...] = ()
+    """Folders put before `sys.path` in the child."""
+    concurrency: int = 1
+    """Messages it may have in hand at a time (async code); blocking code has one."""
+
+
+class HandlerNeeds(msgspec.Struct, frozen=True, kw_only=True):
+    """What `build(options, needs)` of a shipped handler is given."""
+
+    name: str
+    """The handler's own name."""
+    clock: Clock
+    telemetry: Telemetry
+    inventory: Inventory
+    cloud: Callable[[str], Cloud | None]
+    """The API of a source, by the source's name; None: it has none."""
+    worker: Callable[[WorkerCode], Worker]

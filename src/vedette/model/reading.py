@@ -59,3 +59,6 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     only_known: bool = False
     """Ignore this reading when the object isn't known: it says too little to make one."""
     group: str = OPENSTACK
+    whole: bool = False
+    """`fields` is the whole object as another Kubernetes API serves it (apiVersion, kind, metadata, spec, …) and takes the
+    place of all that was known. Served as it is there, under our resourceVersion."""

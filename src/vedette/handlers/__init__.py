@@ -1,0 +1,1 @@
+"""Reactions shipped with it. The file name is `use:` in the configuration."""
