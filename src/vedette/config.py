@@ -32,8 +32,10 @@ import yaml
 
 from vedette import plugins
 from vedette.errors import ConfigError
+from vedette.kit.clock import parse_us
 from vedette.kit.secret import MASK, Secret, without_password
 from vedette.kit.units import UNIT, Bytes, FilePath, Seconds, parse_duration, parse_size, show_duration, show_size
+from vedette.model.reading import VEDETTE_SOURCE
 
 MAX_FILE = 256 * 1024
 """Bytes of a configuration file."""
@@ -447,6 +449,13 @@ class _Place(msgspec.Struct, frozen=True):
         return ConfigError(message, path=self.path, line=self.line)
 
 
+_PLUGS: dict[Any, tuple[str, str, str]] = {
+    SourceConfig: ("sources", "type", "source"),
+    HookConfig: ("webhooks", "format", "hook"),
+}
+"""Structs whose further keys are those of a plug: the slot, the key that names it, and what it is called."""
+
+
 class _Reader:
     """Turns nodes into structs, by the types of their fields."""
 
@@ -464,10 +473,7 @@ class _Reader:
 
     def read(self, node: yaml.Node, hint: Any, place: _Place) -> Any:
         """One value of type `hint`. Raises ConfigError."""
-        self._nodes += 1
-        if self._nodes > MAX_NODES or place.depth > MAX_DEPTH:
-            raise place.wrong(f"the configuration has more than {MAX_NODES} values, or more than {MAX_DEPTH} levels")
-        self._lines[place.path] = place.line
+        self._count(place)
         if node.tag not in _TAGS:
             raise place.wrong("YAML tags such as !!… are not taken here")
         unit, hint = _unit(hint)
@@ -477,8 +483,10 @@ class _Reader:
             unit, hint = _unit(next(one for one in get_args(hint) if one is not types.NoneType))
         if node.tag == _NULL:
             raise place.wrong("has no value: give it one, or leave the key out")
-        if hint is SourceConfig:
-            return self._source(node, place)
+        if hint in _PLUGS:
+            return self._plug(node, place, hint, *_PLUGS[hint])
+        if hint is HandlerConfig:
+            return self._handler(node, place)
         if hint is Address:
             return self._address(node, place)
         if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
@@ -490,6 +498,12 @@ class _Reader:
             entries = self._mapping(node, place)
             return {key: self.read(value, get_args(hint)[1], at) for key, (value, at) in entries.items()}
         return self._scalar(node, hint, unit, place)
+
+    def _count(self, place: _Place) -> None:
+        self._nodes += 1
+        if self._nodes > MAX_NODES or place.depth > MAX_DEPTH:
+            raise place.wrong(f"the configuration has more than {MAX_NODES} values, or more than {MAX_DEPTH} levels")
+        self._lines[place.path] = place.line
 
     def _struct(self, entries: Mapping[str, tuple[yaml.Node, _Place]], struct: type[Any], place: _Place, **given: Any) -> Any:
         """A struct from a mapping's entries; `given` are fields that don't come from there."""
@@ -518,25 +532,58 @@ class _Reader:
         except (ValueError, TypeError) as why:
             raise place.wrong(str(why)) from None
 
-    def _source(self, node: yaml.Node, place: _Place) -> SourceConfig:
-        """The keys of every source, and the rest by the type's own `Options`."""
+    def _plug(self, node: yaml.Node, place: _Place, struct: type[Any], slot: str, key: str, what: str) -> Any:
+        """The keys of every plug of a slot, and the rest by its own `Options`."""
         entries = self._mapping(node, place)
-        own = {field.name for field in msgspec.structs.fields(SourceConfig)} - {"options"}
-        source: SourceConfig = self._struct(
-            {key: entry for key, entry in entries.items() if key in own}, SourceConfig, place, options=None
-        )
-        there = plugins.names("sources")
-        if source.type not in there:
-            raise entries["type"][1].wrong(_unknown(source.type, there, "there is no such type of source"))
-        options = plugins.load("sources", source.type).Options
+        own = {field.name for field in msgspec.structs.fields(struct)} - {"options"}
+        common = {_key(name, hint) for name, hint in get_type_hints(struct, include_extras=True).items() if name != "options"}
+        plug = self._struct({name: entry for name, entry in entries.items() if name in common}, struct, place, options=None)
+        name, there = getattr(plug, key), plugins.names(slot)
+        if name not in there:
+            raise entries[key][1].wrong(_unknown(name, there, f"there is no such {key} of {what}"))
+        options = plugins.load(slot, name).Options
         hints = get_type_hints(options, include_extras=True)
-        known = own | {_key(name, hint) for name, hint in hints.items()}
-        rest = {key: entry for key, entry in entries.items() if key not in own}
-        for key, (_, at) in rest.items():
-            if key not in known:
-                raise at.wrong(_unknown(key, known, f"a source of type {source.type} has no such key"))
-        given = {name: getattr(source, name) for name in own & hints.keys()}
-        return msgspec.structs.replace(source, options=self._struct(rest, options, place, **given))
+        known = own | {_key(one, hint) for one, hint in hints.items()}
+        rest = {one: entry for one, entry in entries.items() if one not in common}
+        for one, (_, at) in rest.items():
+            if one not in known:
+                raise at.wrong(_unknown(one, known, f"a {what} of {key} {name} has no such key"))
+        given = {one: getattr(plug, one) for one in own & hints.keys()}
+        return msgspec.structs.replace(plug, options=self._struct(rest, options, place, **given))
+
+    def _handler(self, node: yaml.Node, place: _Place) -> HandlerConfig:
+        """A handler's `options` are read by the shipped plug's own `Options`; those of foreign code are taken as they are, since
+        it is never imported here: its own process reads them."""
+        entries = self._mapping(node, place)
+        given = entries.pop("options", None)
+        handler: HandlerConfig = self._struct(entries, HandlerConfig, place, options=None)
+        if handler.use not in plugins.names("handlers"):
+            options: Any = {} if given is None else self._anything(*given)
+            if not isinstance(options, dict):
+                assert given is not None
+                raise given[1].wrong("wants keys with values")
+        else:
+            struct = plugins.load("handlers", handler.use).Options
+            rest, at = ({}, place) if given is None else (self._mapping(*given), given[1])
+            options = self._struct(rest, struct, at)
+        return msgspec.structs.replace(handler, options=options)
+
+    def _anything(self, node: yaml.Node, place: _Place) -> Any:
+        """A value whose type nobody here knows: plain YAML, with the environment's variables in it."""
+        self._count(place)
+        if node.tag not in _TAGS:
+            raise place.wrong("YAML tags such as !!… are not taken here")
+        if isinstance(node, yaml.MappingNode):
+            return {key: self._anything(value, at) for key, (value, at) in self._mapping(node, place).items()}
+        if isinstance(node, yaml.SequenceNode):
+            return [
+                self._anything(one, _Place(f"{place.path}[{number}]", one.start_mark.line + 1, place.depth + 1))
+                for number, one in enumerate(node.value)
+            ]
+        if node.tag == _NULL:
+            return None
+        value = _plain(node, place)
+        return self._filled(value, place)[0] if isinstance(value, str) else value
 
     def _address(self, node: yaml.Node, place: _Place) -> Address:
         text = self._scalar(node, str, "", place)
@@ -550,13 +597,13 @@ class _Reader:
         return Address(host, int(port))
 
     def _several(self, node: yaml.Node, hint: Any, build: Callable[[Sequence[Any]], Any], place: _Place) -> Any:
-        """A list; a single value counts as a list of one, where the values are no mappings."""
+        """A list; a single value counts as a list of one, where the values are no mappings (but one set of conditions is)."""
         if isinstance(node, yaml.SequenceNode):
             values = [
                 self.read(one, hint, _Place(f"{place.path}[{number}]", one.start_mark.line + 1, place.depth + 1))
                 for number, one in enumerate(node.value)
             ]
-        elif isinstance(node, yaml.ScalarNode):
+        elif isinstance(node, yaml.ScalarNode) or hint is On:
             values = [self.read(node, hint, place)]
         else:
             raise place.wrong("wants a list")
@@ -742,9 +789,11 @@ def _check(config: Config, line: Callable[[str], int]) -> None:
 
     if not config.listen:
         refuse("listen", "wants at least one address")
-    if not config.sources:
+    if not config.sources and not config.hooks:
         refuse("sources", "there is nothing to watch: add a source")
     _check_sources(config, refuse)
+    _check_hooks(config, refuse)
+    _check_handlers(config, refuse)
     _check_auth(config, refuse)
     for path, number in (("max_watchers", config.watch.max_watchers), ("max_streams", config.watch.max_streams)):
         if number < 1:
@@ -779,15 +828,94 @@ def _check_sources(config: Config, refuse: Callable[[str, str], None]) -> None:
     default = False
     for number, source in enumerate(config.sources):
         at = f"sources[{number}]"
-        # A label's value in Kubernetes, and a segment of a path.
-        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", source.name, re.ASCII):
-            refuse(f"{at}.name", "wants at most 63 letters, digits, dots, dashes and underscores, a letter or digit at each end")
-        if source.name in seen:
+        if not _NAME.fullmatch(source.name):
+            refuse(f"{at}.name", _NAME_WANTED)
+        if source.name in seen or source.name == VEDETTE_SOURCE:
             refuse(f"{at}.name", "another source has this name")
         seen.add(source.name)
         if source.default and default:
             refuse(f"{at}.default", "another source is the default one already")
         default = default or source.default
+
+
+def _check_hooks(config: Config, refuse: Callable[[str, str], None]) -> None:
+    seen = {source.name for source in config.sources} | {VEDETTE_SOURCE}
+    for number, hook in enumerate(config.hooks):
+        at = f"hooks[{number}]"
+        if not _NAME.fullmatch(hook.name):
+            refuse(f"{at}.name", _NAME_WANTED)
+        if hook.name in seen:
+            refuse(f"{at}.name", "another source or hook has this name")
+        seen.add(hook.name)
+        if not (hook.token or hook.hmac_secret or hook.keystone):
+            refuse(at, "anybody could call it: give it a token, an hmac_secret, or say keystone: true")
+        if hook.keystone and config.auth.mode != "keystone":
+            refuse(f"{at}.keystone", "Keystone tokens can be checked only with auth.mode keystone")
+        for key, secret in (("token", hook.token), ("hmac_secret", hook.hmac_secret)):
+            if secret and len(secret.reveal()) < SHORTEST_TOKEN:
+                refuse(f"{at}.{key}", f"wants at least {SHORTEST_TOKEN} characters; `openssl rand -hex 24` makes a good one")
+
+
+def _check_handlers(config: Config, refuse: Callable[[str, str], None]) -> None:
+    seen: set[str] = set()
+    for number, one in enumerate(config.handlers):
+        at = f"handlers[{number}]"
+        if not _NAME.fullmatch(one.name):
+            refuse(f"{at}.name", _NAME_WANTED)
+        if one.name in seen:
+            refuse(f"{at}.name", "another handler has this name")
+        seen.add(one.name)
+        # LATER find
+        for key, least in (("concurrency", 1), ("max_pending", 1), ("max_depth", 1)):
+            if getattr(one, key) < least:
+                refuse(f"{at}.{key}", f"must be at least {least}")
+        if one.retry.attempts < 1:
+            refuse(f"{at}.retry.attempts", "must be at least 1")
+        if one.rate < 0:
+            refuse(f"{at}.rate", "is a number of calls a second; 0: no limit")
+        if one.timeout < 0.01:
+            refuse(f"{at}.timeout", "must be at least 10 milliseconds")
+        if one.start not in ("now", "earliest") and not one.start.isdecimal() and parse_us(one.start) is None:
+            refuse(f"{at}.start", "wants now, earliest, a revision, or a time such as 2026-11-20T15:00:00Z")
+        known = {source.name for source in (*config.sources, *config.hooks)} | {VEDETTE_SOURCE}
+        for index, on in enumerate(one.on):
+            for name in on.sources:
+                if name not in known:
+                    refuse(f"{at}.on[{index}].sources", _unknown(name, known, "there is no such source or hook"))
+            # LATER when
+        if one.window is not None:
+            _check_window(one.window, f"{at}.window", refuse)
+
+
+def _check_window(window: Window, at: str, refuse: Callable[[str, str], None]) -> None:
+    rules = [name for name in _RULES if getattr(window, name)]
+    if len(rules) != 1:
+        refuse(at, f"wants one of {', '.join(_RULES)}, not {' and '.join(rules) or 'none of them'}")
+    if (rules == ["accumulate_within"]) != bool(window.threshold) or window.threshold < 0:
+        refuse(f"{at}.threshold", "goes together with accumulate_within, and is a number of events")
+    if window.threshold > MOST_ACCUMULATED:
+        refuse(f"{at}.threshold", f"is at most {MOST_ACCUMULATED}: each of their times is kept")
+    several = rules[0] in ("all", "any", "not_all")
+    if several != bool(window.within):
+        refuse(f"{at}.within", "goes together with all, any or not_all")
+    if window.max_groups < 1:
+        refuse(f"{at}.max_groups", "must be at least 1")
+    # LATER window
+
+
+def _condition(read: Callable[[str], object], text: str, at: str, refuse: Callable[[str, str], None]) -> None:
+    try:
+        read(text)
+    except ConfigError as why:
+        refuse(at, str(why))
+
+
+_RULES = ("once_within", "once_after", "accumulate_within", "absent_for", "all", "any", "not_all")
+MOST_ACCUMULATED = 1_000
+"""The largest `threshold`."""
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII)
+"""A label's value in Kubernetes, and a segment of a path."""
+_NAME_WANTED = "wants at most 63 letters, digits, dots, dashes and underscores, a letter or digit at each end"
 
 
 def _check_auth(config: Config, refuse: Callable[[str, str], None]) -> None:
@@ -862,7 +990,7 @@ def _shown(value: Any, hint: Any) -> Any:
         return None if value is None else str(value)
     if isinstance(value, Address):
         return str(value)
-    if isinstance(value, SourceConfig):
+    if type(value) in _PLUGS:
         own = {name: one for name, one in _fields(value).items() if name != "options"}
         return {**own, **{name: one for name, one in _fields(value.options).items() if name not in own}}
     if isinstance(value, msgspec.Struct):

@@ -22,6 +22,7 @@ import store_child
 
 from vedette import __version__
 from vedette.errors import CannotStart, Expired, NotFound, StoreForeign, StoreInUse, StoreNewer, StoreUnavailable
+from vedette.model.delivery import Cursor, PutCursor
 from vedette.model.entry import NewEntry
 from vedette.ports import EVERYTHING, Scope, Selection
 from vedette.store.sqlite import FILE, SqliteStore
@@ -29,6 +30,7 @@ from vedette.testing.store_suite import ALL, T0, Lab, SetClock, nothing_is_orpha
 
 MIB = 1_048_576
 SCHEMA_1 = resources.files("vedette.store").joinpath("sql/0001_log.sql").read_text()
+SCHEMA_2 = resources.files("vedette.store").joinpath("sql/0002_handlers.sql").read_text()
 
 
 @pytest.fixture
@@ -344,7 +346,7 @@ async def test_an_object_that_can_no_longer_be_read_stops_the_writing_not_the_re
 
 # --- schemas ----------------------------------------------------------------------------------------------------------------
 
-SCHEMA_2 = """
+SCHEMA_3 = """
 -- A note for each object; `;` ends a statement.
 CREATE TABLE notes (id TEXT PRIMARY KEY, n INTEGER) WITHOUT ROWID;
 INSERT INTO notes SELECT DISTINCT id, count(*) FROM changes GROUP BY id;
@@ -352,11 +354,11 @@ INSERT INTO notes SELECT DISTINCT id, count(*) FROM changes GROUP BY id;
 
 
 async def test_a_newer_schema_is_refused_and_the_version_to_install_is_named(folder: Path) -> None:
-    lab = await lab_in(folder, migrations=[(1, SCHEMA_1), (2, SCHEMA_2)]).open()
+    lab = await lab_in(folder, migrations=[(1, SCHEMA_1), (2, SCHEMA_2), (3, SCHEMA_3)]).open()
     await lab.add("create", "a")
     await lab.store.close()
     await refused(
-        folder, StoreNewer, rf"has schema 2, this version of Vedette \({__version__}\) knows 1: install Vedette {__version__} or"
+        folder, StoreNewer, rf"has schema 3, this version of Vedette \({__version__}\) knows 2: install Vedette {__version__} or"
     )
     await lab.open()
     assert await lab.ids() == ["a"]
@@ -364,14 +366,14 @@ async def test_a_newer_schema_is_refused_and_the_version_to_install_is_named(fol
 
 
 async def test_a_newer_store_that_was_killed_is_refused_without_touching_its_log(folder: Path) -> None:
-    lab = await lab_in(folder / "data", migrations=[(1, SCHEMA_1), (2, SCHEMA_2)]).open()
+    lab = await lab_in(folder / "data", migrations=[(1, SCHEMA_1), (2, SCHEMA_2), (3, SCHEMA_3)]).open()
     await lab.add("create", "a")
     (folder / "copy").mkdir()
     for name in (FILE, f"{FILE}-wal"):
         shutil.copy(folder / "data" / name, folder / "copy" / name)
     await lab.store.close()
     await refused(folder / "copy", StoreNewer, "install")
-    copy = await lab_in(folder / "copy", migrations=[(1, SCHEMA_1), (2, SCHEMA_2)]).open()
+    copy = await lab_in(folder / "copy", migrations=[(1, SCHEMA_1), (2, SCHEMA_2), (3, SCHEMA_3)]).open()
     assert await copy.ids() == ["a"]
     await copy.store.close()
 
@@ -381,37 +383,39 @@ async def test_a_store_of_an_older_schema_is_brought_forward_and_keeps_everythin
     await old.open()
     entries, objects = await old.all_entries(old.store.oldest), await old.store.objects(ALL)
     await old.store.close()
-    new = await lab_in(folder, migrations=[(1, SCHEMA_1), (2, SCHEMA_2), (3, "CREATE INDEX notes_n ON notes (n)")]).open()
+    new = await lab_in(
+        folder, migrations=[(1, SCHEMA_1), (2, SCHEMA_2), (3, SCHEMA_3), (4, "CREATE INDEX notes_n ON notes (n)")]
+    ).open()
     assert await new.all_entries(new.store.oldest) == entries
     assert await new.store.objects(ALL) == objects
     await new.add("create", "later")
     await new.reopen()
     await new.store.close()
     with closing(sqlite3.connect(folder / FILE)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (3,)
+        assert db.execute("PRAGMA user_version").fetchone() == (4,)
         assert db.execute("SELECT count(*) FROM notes").fetchone() == (11,)
-    await refused(folder, StoreNewer, "has schema 3")
+    await refused(folder, StoreNewer, "has schema 4")
 
 
 async def test_a_migration_that_fails_leaves_the_schema_before_it(folder: Path) -> None:
     lab = await make(folder)
-    broken = [(1, SCHEMA_1), (2, SCHEMA_2), (3, "CREATE TABLE half (n INTEGER); INSERT INTO nowhere VALUES (1)")]
+    broken = [(1, SCHEMA_1), (2, SCHEMA_2), (3, SCHEMA_3), (4, "CREATE TABLE half (n INTEGER); INSERT INTO nowhere VALUES (1)")]
     for _ in range(2):
         with pytest.raises(CannotStart, match="nowhere"):
             await SqliteStore.open(folder, SetClock(), migrations=broken)
     with closing(sqlite3.connect(folder / FILE)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert db.execute("PRAGMA user_version").fetchone() == (3,)
         assert db.execute("SELECT name FROM sqlite_master WHERE name = 'half'").fetchall() == []
-    lab = await lab_in(folder, migrations=broken[:2]).open()
+    lab = await lab_in(folder, migrations=broken[:3]).open()
     assert await lab.ids()
     await lab.store.close()
 
 
 async def test_a_new_store_has_the_newest_schema(folder: Path) -> None:
-    lab = await lab_in(folder, migrations=[(1, SCHEMA_1), (2, SCHEMA_2)]).open()
+    lab = await lab_in(folder, migrations=[(1, SCHEMA_1), (2, SCHEMA_2), (3, SCHEMA_3)]).open()
     await lab.store.close()
     with closing(sqlite3.connect(folder / FILE)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert db.execute("PRAGMA user_version").fetchone() == (3,)
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------------
@@ -464,3 +468,16 @@ async def test_opening_and_closing_leaves_no_file_and_no_thread_open(folder: Pat
             await SqliteStore.open(folder / "bad", SetClock())
     gc.collect()
     assert open_files() == []
+
+
+async def test_a_store_from_before_handlers_has_what_they_owe_after_it_was_opened(folder: Path) -> None:
+    old = await lab_in(folder, migrations=[(1, SCHEMA_1)]).open()
+    revision = await old.add("create", "a")
+    await old.store.close()
+    new = await lab_in(folder).open()
+    assert await new.ids() == ["a"]
+    assert await new.store.cursors() == {}
+    await new.store.append([], work=[PutCursor("h", Cursor(revision))])
+    await new.reopen()
+    assert await new.store.cursors() == {"h": Cursor(revision)}
+    await new.store.close()

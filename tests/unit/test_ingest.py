@@ -90,7 +90,7 @@ class Refusing(MemoryStore):
         super().__init__(FakeClock())
         self.full = True
 
-    async def append(self, entries: Sequence[NewEntry], expect: object = None) -> Sequence[int | None]:
+    async def append(self, entries: Sequence[NewEntry], expect: object = None, work: object = ()) -> Sequence[int | None]:
         if self.full:
             raise StoreUnavailable("full")
         return await super().append(entries)
@@ -112,7 +112,7 @@ async def test_an_offer_that_failed_counts_once_when_it_comes_again() -> None:
 class Picky(MemoryStore):
     """Refuses what can't be stored, as SQLite does a lone surrogate."""
 
-    async def append(self, entries: Sequence[NewEntry], expect: object = None) -> Sequence[int | None]:
+    async def append(self, entries: Sequence[NewEntry], expect: object = None, work: object = ()) -> Sequence[int | None]:
         if any("\ud800" in entry.notice.id for entry in entries):
             raise NotUnderstood("not UTF-8")
         return await super().append(entries)

@@ -9,6 +9,11 @@ import msgspec
 OPENSTACK = "openstack.vedette.dev"
 """API group of the objects of an OpenStack source. Every group of ours has one version, v1."""
 
+VEDETTE = "vedette.dev"
+"""API group of what Vedette itself owns: handlers, dead letters, …"""
+VEDETTE_SOURCE = "vedette"
+"""The source of such objects in their keys; no source in a configuration may be called so."""
+
 
 class Key(msgspec.Struct, frozen=True, gc=False, order=True):
     """Names an object: (source, group, kind, id). `kind` is the Kubernetes kind (`Port`), `id` OpenStack's own id."""

@@ -15,11 +15,13 @@ from vedette.errors import Conflict, Expired, NotFound, StoreUnavailable
 from vedette.kit.clock import Clock
 from vedette.kit.log import kv
 from vedette.model.change import Change, Object, Version
+from vedette.model.delivery import Cursor, Delivery, Outcome, State, Work
 from vedette.model.entry import Entry, NewEntry
 from vedette.model.fold import Held, apply, bare
 from vedette.model.notice import Notice
 from vedette.model.reading import Key
 from vedette.ports import Appended, Page, Scope, Selection, Stats
+from vedette.store._work import MemoryWork
 
 log = logging.getLogger("vedette.store.memory")
 
@@ -39,6 +41,7 @@ class MemoryStore:
         self._bytes = 0
         self._last_at = 0
         self._closed = False
+        self._work = MemoryWork()
 
     @property
     def head(self) -> int:
@@ -48,7 +51,9 @@ class MemoryStore:
     def oldest(self) -> int:
         return self._oldest
 
-    async def append(self, entries: Sequence[NewEntry], expect: Mapping[Key, int] | None = None) -> Sequence[int | None]:
+    async def append(
+        self, entries: Sequence[NewEntry], expect: Mapping[Key, int] | None = None, work: Sequence[Work] = ()
+    ) -> Sequence[int | None]:
         self._check_open()
         for key, revision in (expect or {}).items():
             held = self._held.get(key)
@@ -65,6 +70,7 @@ class MemoryStore:
             revision = self._head + 1
             appended.append(self._fold(Entry(revision, now_us, new.notice, new.readings)))
             revisions.append(revision)
+        self._work.write(work)
         self._publish(appended)
         return revisions
 
@@ -152,6 +158,26 @@ class MemoryStore:
         index = bisect.bisect_left(self._log, when, key=lambda one: one.entry.appended_at)
         return self._log[index - 1].entry.revision if index else self._oldest
 
+    async def cursors(self) -> Mapping[str, Cursor]:
+        self._check_open()
+        return dict(self._work.cursors)
+
+    async def deliveries(
+        self,
+        *,
+        handler: str = "",
+        outcomes: Sequence[Outcome] = (),
+        revision: int = 0,
+        after: tuple[int, str, int] = (0, "", 0),
+        limit: int = 1000,
+    ) -> Sequence[Delivery]:
+        self._check_open()
+        return self._work.deliveries(handler, outcomes, revision, after, limit)
+
+    async def state(self, owner: str, space: str, key: str = "") -> Sequence[State]:
+        self._check_open()
+        return self._work.state(owner, space, key)
+
     async def projects(self) -> Sequence[str]:
         live = (held.state.project for held in self._held.values() if not held.state.deleted)
         return sorted({project for project in live if project})
@@ -165,9 +191,11 @@ class MemoryStore:
 
     async def retain(self, *, horizon: int, max_bytes: int = 0, most: int = 1000) -> int:
         going = 0
+        needed = self._work.held_from()
         while going < min(most, len(self._log)):
             one = self._log[going]
-            if one.entry.appended_at >= horizon and not (max_bytes and self._bytes > max_bytes):
+            old = one.entry.appended_at < horizon and (needed is None or one.entry.revision < needed)
+            if not old and not (max_bytes and self._bytes > max_bytes):
                 break
             going += 1
             self._bytes -= _size(one)
@@ -188,6 +216,7 @@ class MemoryStore:
                     del self._history[change.key]
                     del self._held[change.key]
         del self._log[:going]
+        self._work.forget_settled(self._oldest)
         return going
 
     async def stats(self) -> Stats:

@@ -48,11 +48,13 @@ from vedette.errors import (
 from vedette.kit.clock import Clock
 from vedette.kit.log import kv
 from vedette.model.change import Change, Object, Version
+from vedette.model.delivery import Cursor, Delivery, Outcome, State, Work
 from vedette.model.entry import Entry, NewEntry
 from vedette.model.fold import Held, apply, bare, decode
 from vedette.model.notice import Notice
 from vedette.model.reading import Key, Reading
 from vedette.ports import Appended, Page, Scope, Selection, Stats
+from vedette.store import _work
 
 log = logging.getLogger("vedette.store.sqlite")
 T = TypeVar("T")
@@ -161,10 +163,12 @@ class SqliteStore:
 
     # --- writing ---
 
-    async def append(self, entries: Sequence[NewEntry], expect: Mapping[Key, int] | None = None) -> Sequence[int | None]:
-        if not entries and not expect:
+    async def append(
+        self, entries: Sequence[NewEntry], expect: Mapping[Key, int] | None = None, work: Sequence[Work] = ()
+    ) -> Sequence[int | None]:
+        if not entries and not expect and not work:
             return []
-        return await self._submit(_Append(entries, expect, self._loop.create_future()))
+        return await self._submit(_Append(entries, expect, self._loop.create_future(), work))
 
     async def adopt(self, entries: Sequence[Entry]) -> None:
         for start in range(0, len(entries), BATCH):
@@ -279,6 +283,23 @@ class SqliteStore:
 
         return await self._read(search)
 
+    async def cursors(self) -> Mapping[str, Cursor]:
+        return await self._read(_work.read_cursors)
+
+    async def deliveries(
+        self,
+        *,
+        handler: str = "",
+        outcomes: Sequence[Outcome] = (),
+        revision: int = 0,
+        after: tuple[int, str, int] = (0, "", 0),
+        limit: int = 1000,
+    ) -> Sequence[Delivery]:
+        return await self._read(lambda db: _work.read_deliveries(db, handler, outcomes, revision, after, limit))
+
+    async def state(self, owner: str, space: str, key: str = "") -> Sequence[State]:
+        return await self._read(lambda db: _work.read_state(db, owner, space, key))
+
     async def projects(self) -> Sequence[str]:
         sql = "SELECT DISTINCT project FROM objects WHERE deleted = 0 AND project != '' ORDER BY project"
         return await self._read(lambda db: [row[0] for row in db.execute(sql)])
@@ -302,12 +323,13 @@ class SqliteStore:
     # --- the writer thread ---
 
     async def _submit(self, work: _Append) -> Sequence[int | None]:
-        if self._queued + len(work.entries) > WAITING and self._queued:
+        size = work.size
+        if self._queued + size > WAITING and self._queued:
             raise StoreUnavailable(f"{self._queued} entries wait to be written", delay=0.2)
         self._put(work)
-        self._queued += len(work.entries)
+        self._queued += size
         # Counted until it is written, not until somebody stops waiting: who gives up and comes again must find the limit.
-        work.done.add_done_callback(lambda _: self._written(len(work.entries)))
+        work.done.add_done_callback(lambda _: self._written(size))
         return await asyncio.shield(work.done)
 
     def _written(self, entries: int) -> None:
@@ -328,7 +350,7 @@ class SqliteStore:
             if isinstance(work, _Do):
                 self._do(work)
                 continue
-            batch, count, after = [work], len(work.entries), None
+            batch, count, after = [work], work.size, None
             while count < BATCH:
                 try:
                     more = self._queue.get_nowait()
@@ -340,7 +362,7 @@ class SqliteStore:
                         self._queue.put(None)
                     break
                 batch.append(more)
-                count += len(more.entries)
+                count += more.size
             self._commit(batch)
             self._bound_log()
             if isinstance(after, _Do):
@@ -357,10 +379,12 @@ class SqliteStore:
                     self._commit([work])
                 return
             log.exception("entries that can't be stored were refused", extra=kv(entries=count))
-            first = batch[0].entries[0].notice
-            refused = NotUnderstood(
-                f"{count} entries from {first.source} ({first.event_type} {first.id!r} first) can't be stored: {why}"
-            )
+            if batch[0].entries:
+                first = batch[0].entries[0].notice
+                told = f"{count} entries from {first.source} ({first.event_type} {first.id!r} first) can't be stored: {why}"
+            else:
+                told = f"what handlers owe can't be stored: {why}"
+            refused = NotUnderstood(told)
             self._call(lambda: _fail(batch, refused))
         except Exception as why:
             error = _unavailable(why, self._path)
@@ -430,7 +454,8 @@ class SqliteStore:
         sql = "SELECT revision, appended_at, notice FROM entries WHERE revision <= ? ORDER BY revision LIMIT ?"
         rows = db.execute(sql, (self._head, most)).fetchall()
         too_big = bool(max_bytes) and _size(db) > max_bytes
-        going = [row for row in rows if too_big or row[1] < horizon]
+        needed = None if too_big else _work.held_from(db)
+        going = [row for row in rows if too_big or (row[1] < horizon and (needed is None or row[0] < needed))]
         if not going:
             self._shrink()
             return 0
@@ -460,6 +485,7 @@ class SqliteStore:
             ids = [(_seen_id(_notice_head(row[2])), last) for row in going]
             db.executemany("DELETE FROM seen WHERE id = ? AND revision <= ?", ids)
             db.execute("DELETE FROM entries WHERE revision <= ?", (last,))
+            _work.forget_settled(db, last)
             db.execute("UPDATE meta SET value = ? WHERE name = 'oldest'", (last,))
             db.execute("UPDATE meta SET value = value - ? WHERE name = 'entries'", (len(going),))
             db.execute("COMMIT")
@@ -647,6 +673,11 @@ class _Append(msgspec.Struct):
     entries: Sequence[NewEntry] | Sequence[Entry]
     expect: Mapping[Key, int] | None
     done: asyncio.Future[Sequence[int | None]]
+    work: Sequence[Work] = ()
+
+    @property
+    def size(self) -> int:
+        return len(self.entries) + len(self.work)
 
 
 class _Do(msgspec.Struct):
@@ -706,6 +737,7 @@ class _Writer:
         seen_rows: list[tuple[Any, ...]] = []
         change_rows: list[tuple[Any, ...]] = []
         touched: dict[Key, _Placed] = {}
+        owed: list[Work] = []
         for work in batch:
             if work.expect and (conflict := self._conflict(work.expect)):
                 answers.append(conflict)
@@ -753,6 +785,9 @@ class _Writer:
                 appended.append(Appended(entry, tuple(changes)))
                 answer.append(revision)
             answers.append(answer)
+            owed += work.work
+        if owed:
+            _work.write(self._db, owed)
         if appended:
             db = self._db
             _insert(db, "INSERT INTO entries", entry_rows)

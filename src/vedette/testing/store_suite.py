@@ -28,6 +28,18 @@ from hypothesis import strategies as st
 
 from vedette.errors import Conflict, Expired, NotFound, StoreUnavailable
 from vedette.model.change import Change, Version
+from vedette.model.delivery import (
+    LIVE,
+    Cursor,
+    Delivery,
+    DropHandler,
+    PutCursor,
+    PutDelivery,
+    PutState,
+    Settle,
+    Work,
+)
+from vedette.model.delivery import State as Remembered
 from vedette.model.entry import Entry, NewEntry
 from vedette.model.notice import Notice
 from vedette.model.reading import OPENSTACK, Key, Reading
@@ -1090,6 +1102,128 @@ class StoreSuite:
         assert min(results[2], results[3]) >= 1
 
     # two folders of one log
+
+    # --- what handlers owe ---
+
+    async def test_what_handlers_owe_is_written_with_the_entries_and_read_back(self, lab: Lab) -> None:
+        first = Delivery("h", 7, 0, "one/g/Port/a", 0)
+        second = Delivery("h", 7, 1, "one/g/Port/b", 1, attempt=2, next_at=9, at=8, first_at=5, detail="500", event=b"{}")
+        other = Delivery("g", 6, 0, "", -1, outcome="suppressed", at=4, detail="by a window")
+        work = [
+            PutCursor("h", Cursor(7)),
+            PutCursor(LIVE, Cursor(9)),
+            PutDelivery(first),
+            PutDelivery(second),
+            PutDelivery(other),
+        ]
+        work += [
+            PutState("h", "memory", "k2", b"v2", 3),
+            PutState("h", "memory", "k1", b"v1"),
+            PutState("h", "window", "k1", b"w"),
+        ]
+        (revision,) = await lab.store.append([lab.said("create", "a")], work=work)
+        assert revision == lab.store.head
+        await lab.reopen()
+        store = lab.store
+        assert await store.cursors() == {"h": Cursor(7), LIVE: Cursor(9)}
+        assert await store.deliveries() == [other, first, second]
+        assert await store.deliveries(handler="h") == [first, second]
+        assert await store.deliveries(revision=6) == [other]
+        assert await store.deliveries(outcomes=("pending",)) == [first, second]
+        assert await store.deliveries(outcomes=("pending", "suppressed"), limit=2) == [other, first]
+        assert await store.deliveries(after=(7, "h", 0)) == [second]
+        assert await store.state("h", "memory") == [Remembered("k1", b"v1", 0), Remembered("k2", b"v2", 3)]
+        assert await store.state("h", "memory", "k2") == [Remembered("k2", b"v2", 3)]
+        assert await store.state("g", "memory") == []
+
+    async def test_what_handlers_owe_may_be_written_alone_and_makes_no_entry(self, lab: Lab) -> None:
+        head = lab.store.head
+        heard: list[Appended] = []
+        lab.store.follow(heard.extend)
+        assert list(await lab.store.append([], work=[PutCursor("h", Cursor(1))])) == []
+        assert (lab.store.head, heard) == (head, [])
+        assert await lab.store.cursors() == {"h": Cursor(1)}
+
+    async def test_work_is_done_in_its_order(self, lab: Lab) -> None:
+        pending = Delivery("h", 7, 0, "s", 0)
+        await lab.store.append(
+            [],
+            work=[
+                PutDelivery(pending),
+                Settle("h", 7, 0, "done", 1, 5, "204"),
+                PutState("h", "memory", "k", b"v"),
+                PutState("h", "memory", "k", None),
+                PutDelivery(Delivery("h", 8, 0, "s", 0, event=b"copy")),
+                Settle("h", 8, 0, "dead", 3, 6, "500"),
+                PutDelivery(Delivery("h", 9, 0, "s", 0, event=b"copy")),
+                Settle("h", 9, 0, "done", 2, 7, ""),
+                Settle("h", 99, 0, "done", 2, 7, "was never there"),
+            ],
+        )
+        assert await lab.store.deliveries() == [
+            Delivery("h", 7, 0, "s", 0, outcome="done", attempt=1, at=5, detail="204"),
+            Delivery("h", 8, 0, "s", 0, outcome="dead", attempt=3, at=6, detail="500", event=b"copy"),
+            Delivery("h", 9, 0, "s", 0, outcome="done", attempt=2, at=7),
+        ]
+        assert await lab.store.state("h", "memory") == []
+
+    async def test_a_handler_that_is_dropped_leaves_nothing(self, lab: Lab) -> None:
+        for name in ("h", "g"):
+            await lab.store.append(
+                [],
+                work=[
+                    PutCursor(name, Cursor(1)),
+                    PutDelivery(Delivery(name, 7, 0, "s", 0)),
+                    PutState(name, "memory", "k", b"v"),
+                ],
+            )
+        await lab.store.append([], work=[DropHandler("h")])
+        assert set(await lab.store.cursors()) == {"g"}
+        assert [one.handler for one in await lab.store.deliveries()] == ["g"]
+        assert (await lab.store.state("h", "memory"), len(await lab.store.state("g", "memory"))) == ([], 1)
+
+    async def test_a_conflict_does_no_work_either(self, lab: Lab) -> None:
+        revision = await lab.add("create", "a")
+        with pytest.raises(Conflict):
+            await lab.store.append([lab.said("update", "a")], {port("a"): revision - 1}, [PutCursor("h", Cursor(1))])
+        assert await lab.store.cursors() == {}
+        await lab.store.append([], {port("a"): revision}, [PutCursor("h", Cursor(1))])
+        assert await lab.store.cursors() == {"h": Cursor(1)}
+
+    async def test_age_never_passes_a_cursor_nor_an_event_that_is_only_in_the_log(self, lab: Lab) -> None:
+        revisions = [await lab.add("create", f"o{number}") for number in range(6)]
+        await lab.store.append(
+            [],
+            work=[
+                PutCursor("slow", Cursor(revisions[3])),
+                PutCursor(LIVE, Cursor(revisions[5])),
+                PutCursor("fast", Cursor(revisions[0], live=True)),
+                PutDelivery(Delivery("slow", revisions[1], 0, "s", 0)),
+                PutDelivery(Delivery("slow", revisions[0], 0, "s", 0, outcome="done")),
+                PutDelivery(Delivery("slow", revisions[2], 0, "s", 0, attempt=1, event=b"copy")),
+            ],
+        )
+        later = lab.clock.now + SECOND
+        assert await lab.retain_all(horizon=later) == 1
+        assert lab.store.oldest == revisions[0]
+        # What was settled of that entry went with it; what is owed did not.
+        assert [one.revision for one in await lab.store.deliveries()] == [revisions[1], revisions[2]]
+        await lab.store.append([], work=[Settle("slow", revisions[1], 0, "done", 1, 1, "")])
+        assert await lab.retain_all(horizon=later) == 3
+        assert lab.store.oldest == revisions[3]
+        assert [one.revision for one in await lab.store.deliveries()] == [revisions[2]]
+        await lab.store.append([], work=[PutCursor("slow", Cursor(revisions[3], live=True))])
+        assert await lab.retain_all(horizon=later) == 2
+        assert lab.store.oldest == revisions[5]
+
+    async def test_size_passes_cursors_and_leaves_dead_letters(self, lab: Lab) -> None:
+        revisions = [await lab.add("create", f"o{number}") for number in range(4)]
+        dead = Delivery("slow", revisions[0], 0, "s", 0, outcome="dead", event=b"copy")
+        await lab.store.append([], work=[PutCursor("slow", Cursor(revisions[0])), PutDelivery(dead)])
+        assert await lab.store.retain(horizon=0, max_bytes=1, most=3) == 3
+        assert lab.store.oldest == revisions[2]
+        assert await lab.store.cursors() == {"slow": Cursor(revisions[0])}
+        assert await lab.store.deliveries(outcomes=("dead",)) == [dead]
 
     async def test_a_log_taken_over_folds_to_the_same(self, lab: Lab) -> None:
         for n in range(40):
