@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from vedette.model.change import Change, Object
 from vedette.model.entry import Entry
-from vedette.model.fold import NO_PROJECT, Held, apply, decode, encode, fold, id_of, name_of, restamp
+from vedette.model.fold import NO_PROJECT, Held, apply, decode, encode, fold, id_of, is_whole, name_of, place_of, restamp
 from vedette.model.notice import Notice
 from vedette.model.reading import Key, Part, Reading
 
@@ -544,6 +544,224 @@ def test_two_that_fold_the_same_log_hold_the_same_bytes_wherever_one_restarts(ne
     for verb_ in desk.verbs:
         assert (verb_ == "ADDED") is not alive
         alive = verb_ != "DELETED"
+
+
+# --- whole objects of another API server ------------------------------------------------------------------------------------
+
+ROUTE = Key("prod", "route.openshift.io", "Route", "shop/front")
+
+
+def route(version: int = 7, *, annotations: dict[str, Any] | None = None, **rest: Any) -> dict[str, Any]:
+    metadata = {
+        "name": "front",
+        "namespace": "shop",
+        "uid": "11111111-2222-4333-8444-555555555555",
+        "creationTimestamp": "2026-11-20T15:00:00Z",
+        "labels": {"app": "shop"},
+        "annotations": {"vedette.dev/origin-resource-version": str(version), **(annotations or {})},
+    }
+    spec = {"host": "shop.example", "template": {"metadata": {"resourceVersion": "1795187946000001"}}}
+    return {"apiVersion": "route.openshift.io/v1", "kind": "Route", "metadata": metadata, "spec": spec, **rest}
+
+
+def whole(verb: str, when: float, fields: dict[str, Any] | None = None, **rest: Any) -> Reading:
+    return Reading(
+        kind="Route",
+        group="route.openshift.io",
+        id="shop/front",
+        verb=verb,
+        as_of=at(when),
+        fields=fields or {},
+        whole=True,
+        **rest,
+    )  # type: ignore[arg-type]
+
+
+class Cluster(Desk):
+    """What is held of one source of whole objects."""
+
+    def add(self, *readings: Reading) -> list[Change]:
+        self.revision += 1
+        changes, touched = apply(entry(self.revision, *readings, source="prod"), self.held.get)
+        self.held.update(touched)
+        self.changes += changes
+        return changes
+
+    @property
+    def state(self) -> Object:
+        return self.held[ROUTE].state
+
+
+def served_at_origin(body: bytes) -> Any:
+    """Without what is ours in it."""
+    found = json.loads(body)
+    del found["metadata"]["resourceVersion"]
+    for name in ("source", "origin", "event-type", "observed-at"):
+        del found["metadata"]["annotations"][f"vedette.dev/{name}"]
+    return found
+
+
+def test_a_whole_object_is_served_as_at_its_origin_under_our_revision() -> None:
+    desk = Cluster()
+    (change,) = desk.add(whole("create", 1, route(status={"ingress": []}), version=7, project="p1"))
+    assert (change.verb, change.key, change.now.project) == ("ADDED", ROUTE, "p1")
+    assert change.now.admin_form() == change.now.tenant_form() == change.now.body
+    assert served_at_origin(change.now.body) == route(status={"ingress": []})
+    metadata = json.loads(change.now.body)["metadata"]
+    assert metadata["resourceVersion"] == str(desk.revision)
+    assert metadata["annotations"]["vedette.dev/source"] == "prod"
+    assert metadata["labels"] == {"app": "shop"}
+    assert (desk.state.uid, desk.state.created, desk.state.version) == (metadata["uid"], 1_795_186_800 * SECOND, 7)
+    assert place_of(ROUTE, change.now) == ("front", "shop")
+
+
+def test_the_two_forms_are_told_apart_by_their_first_key() -> None:
+    (foreign,) = Cluster().add(whole("create", 1, route()))
+    (ours,) = Desk().add(reading("create", 1))
+    assert (is_whole(foreign.now), is_whole(ours.now)) == (True, False)
+    assert foreign.now.body.startswith(b'{"kind":"Route","apiVersion":"route.openshift.io/v1",')
+    assert ours.now.body.startswith(b'{"apiVersion":"openstack.vedette.dev/v1","kind":"Port",')
+    assert place_of(KEY, ours.now) == (ID, NO_PROJECT)
+
+
+def test_a_whole_reading_takes_the_place_of_all_that_was_known() -> None:
+    desk = Cluster()
+    desk.add(whole("create", 1, route(status={"a": 1}), version=7))
+    (change,) = desk.add(whole("update", 2, route(8), version=8, only_known=True, parts=(rule("r1", 22),), admin={"h": 1}))
+    assert change.verb == "MODIFIED"
+    assert served_at_origin(change.now.body) == route(8)
+
+
+def test_another_version_at_the_origin_alone_is_no_change_but_counts() -> None:
+    desk = Cluster()
+    desk.add(whole("create", 1, route(7), version=7))
+    before = desk.held[ROUTE].version
+    assert desk.add(whole("update", 2, route(9), version=9)) == []
+    assert desk.held[ROUTE].version is before
+    assert (desk.state.version, desk.state.as_of) == (9, at(2))
+    assert desk.add(whole("update", 3, route(8, spec={}), version=8)) == [], "older than what was seen"
+    desk.reopen()
+    assert desk.add(whole("update", 4, route(10), version=10)) == []
+    assert [change.verb for change in desk.add(whole("update", 5, route(11, spec={}), version=11))] == ["MODIFIED"]
+
+
+@pytest.mark.parametrize("last", [None, route(9, spec={"host": "last.example"})])
+def test_what_is_deleted_whole_carries_the_last_content(last: dict[str, Any] | None) -> None:
+    desk = Cluster()
+    desk.add(whole("create", 1, route(), version=7, project="p1"))
+    (change,) = desk.add(whole("delete", 2, last))
+    assert (change.verb, change.now.project) == ("DELETED", "p1")
+    assert served_at_origin(change.now.body) == (last or route())
+    assert desk.add(whole("update", 3, route(12), version=12)) == []
+    assert [change.verb for change in desk.add(whole("create", 4, route(13), version=13))] == ["ADDED"]
+
+
+def test_a_deletion_alone_is_news_in_part_of_a_whole_object() -> None:
+    desk = Cluster()
+    said = {"kind": "Route", "group": "route.openshift.io", "id": "shop/front"}
+    desk.add(whole("create", 1, route()))
+    assert desk.add(Reading(verb="update", as_of=at(2), fields={"spec": 1}, **said)) == []  # type: ignore[arg-type]
+    (change,) = desk.add(Reading(verb="delete", as_of=at(3), **said))  # type: ignore[arg-type]
+    assert (change.verb, served_at_origin(change.now.body)) == ("DELETED", route())
+
+
+def test_a_namespace_that_is_mapped_no_longer_is_nobodys() -> None:
+    desk = Cluster()
+    desk.add(whole("create", 1, route(), project="p1"))
+    (change,) = desk.add(whole("update", 2, route()))
+    assert change.before is not None
+    assert (change.verb, change.before.project, change.now.project) == ("MODIFIED", "p1", "")
+
+
+def test_what_another_vedette_says_of_where_it_has_it_from_is_no_change() -> None:
+    desk = Cluster()
+    theirs = {
+        "vedette.dev/origin": "notification",
+        "vedette.dev/observed-at": "2026-11-20T15:00:00Z",
+        "vedette.dev/source": "one",
+    }
+    (change,) = desk.add(whole("create", 1, route(annotations=theirs)))
+    assert json.loads(change.now.body)["metadata"]["annotations"]["vedette.dev/source"] == "prod"
+    later = {**theirs, "vedette.dev/origin": "resync", "vedette.dev/observed-at": "2026-11-21T15:00:00Z"}
+    assert desk.add(whole("update", 2, route(8, annotations=later), version=8)) == []
+    desk.reopen()
+    assert desk.add(whole("update", 3, route(9, annotations=later), version=9)) == []
+
+
+@pytest.mark.parametrize("metadata", [None, 5, {"name": 5, "uid": 7, "annotations": [], "creationTimestamp": 9, "namespace": []}])
+def test_metadata_that_is_none_is_put_right(metadata: Any) -> None:
+    desk = Cluster()
+    (change,) = desk.add(whole("create", 1, {"apiVersion": 3, "metadata": metadata}))
+    served = json.loads(change.now.body)
+    assert (served["apiVersion"], served["kind"]) == ("route.openshift.io/v1", "Route")
+    assert (served["metadata"]["name"], served["metadata"]["namespace"]) == ("front", "shop")
+    assert served["metadata"]["uid"] == desk.state.uid
+    assert desk.add(whole("update", 2, {"metadata": metadata})) == []
+
+
+odd_metadata = st.dictionaries(
+    st.one_of(
+        names, st.sampled_from(["name", "uid", "labels", "creationTimestamp", "resourceVersion", "metadata", "generation"])
+    ),
+    st.one_of(values, st.just("2026-11-20T15:00:00Z"), st.just({"resourceVersion": "1795187946000001"})),
+    max_size=4,
+)
+annotated = st.dictionaries(st.one_of(names, st.just("vedette.dev/origin")), texts, max_size=3)
+wholes = st.builds(
+    lambda fields, metadata, annotations: {**fields, "metadata": {**metadata, "annotations": annotations}},
+    st.dictionaries(st.one_of(names, st.sampled_from(["spec", "kind", "apiVersion"])), values, max_size=4),
+    odd_metadata,
+    annotated,
+)
+
+
+@for_all
+@given(wholes, st.sampled_from(["", "p1"]))
+def test_whole_objects_can_be_read_back_from_what_is_served(fields: Any, project: str) -> None:
+    desk = Cluster()
+    (change,) = desk.add(whole("create", 1.25, fields, project=project, version=3))
+    state = desk.state
+    back = decode(change.now, ROUTE, as_of=state.as_of, newest=state.version, deleted=False)
+    assert back == state
+    assert list(back.fields) == list(state.fields)
+    assert encode(back, entry(desk.revision).notice, T0 + desk.revision) == change.now
+    assert change.now.tenant_form() == change.now.body
+    assert json.loads(change.now.body)["metadata"]["resourceVersion"] == str(desk.revision)
+    rest = {name: value for name, value in fields.items() if name not in ("kind", "apiVersion", "metadata")}
+    assert same_json({name: json.loads(change.now.body)[name] for name in rest}, plain(rest))
+
+
+@for_all
+@given(wholes, st.integers(1, 2**53))
+def test_a_restamped_whole_object_differs_in_its_revision_only(fields: Any, revision: int) -> None:
+    (change,) = Cluster().add(whole("create", 1, fields))
+    again = restamp(change.now, revision)
+    one, other = json.loads(change.now.body), json.loads(again.body)
+    assert other["metadata"].pop("resourceVersion") == str(revision)
+    del one["metadata"]["resourceVersion"]
+    assert one == other
+    assert again.tenant_form() == again.body
+    assert restamp(again, change.revision) == change.now
+
+
+@for_all
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["create", "update", "delete"]), st.integers(0, 9), st.one_of(st.just({}), wholes), st.booleans()
+        ),
+        max_size=8,
+    ),
+    st.data(),
+)
+def test_two_that_fold_the_same_whole_objects_hold_the_same_bytes(news: Any, data: st.DataObject) -> None:
+    desk, twin = Cluster(), Cluster()
+    for verb, version, fields, said_whole in news:
+        one = msgspec.structs.replace(whole(verb, version, fields, version=version), whole=said_whole)
+        if data.draw(st.booleans()):
+            twin.reopen()
+        assert twin.add(one) == desk.add(one)
+    assert [(k, h.version) for k, h in desk.held.items()] == [(k, h.version) for k, h in twin.held.items()]
 
 
 # --- names ------------------------------------------------------------------------------------------------------------------

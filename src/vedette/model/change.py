@@ -28,13 +28,15 @@ class Object(msgspec.Struct, kw_only=True):
     deleted: bool
     revision: int
     """Revision of its last change."""
+    whole: bool = False
+    """`fields` is a whole Kubernetes object of another API server (`Reading.whole`), not what stands under `status`."""
 
 
 class Version(msgspec.Struct, frozen=True, gc=False):
     """One state of an object as it is served: the bytes, and who may see them.
 
     `body` is the whole Kubernetes object for admins; its admin-only fields come last, so `body[:cut] + b"}}"` is what
-    tenants get: one encoding, two forms.
+    tenants get: one encoding, two forms. An object of another API server has one form, and ends with its metadata.
     """
 
     revision: int

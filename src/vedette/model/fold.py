@@ -1,6 +1,9 @@
 """The one place where news becomes state: `fold(object, reading)`. Pure: no clock, no configuration, no I/O.
 
 Every store calls it, so two stores that fold the same entries hold the same objects and the same bytes.
+
+Objects of another Kubernetes API (`Reading.whole`) are folded and served whole, in the form they have there. What is ours in
+them is the resourceVersion and a few annotations; their labels stay as they are.
 """
 
 from __future__ import annotations
@@ -26,6 +29,11 @@ _UUID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f
 _NAMESPACE = uuid.UUID("5a9c3c0e-3b1f-5d7e-9d7c-7d2f4c0a6b11")
 """For the uids of objects whose id is not a UUID."""
 
+ORIGIN_VERSION = "vedette.dev/origin-resource-version"
+"""Annotation of an object of another API server: the resourceVersion that it has there. Put there by the source."""
+_OURS = ("vedette.dev/source", "vedette.dev/origin", "vedette.dev/event-type", "vedette.dev/observed-at")
+"""Annotations that say where we have such an object from. Those of another Vedette give way to ours."""
+
 
 def fold(known: Object | None, reading: Reading, key: Key, revision: int) -> tuple[Object | None, Verb | None]:
     """The object after `reading`, and the verb of the change that this is (None: no served field moved).
@@ -33,23 +41,31 @@ def fold(known: Object | None, reading: Reading, key: Key, revision: int) -> tup
     - older than what is known: nothing changes, equal is folded (`_older`);
     - `update` on a tombstone: nothing; `create` that is newer revives it; a later `delete` moves its as-of;
     - no served field differs: the same state with a later as-of, and no change.
+
+    A `whole` reading takes the place of all that was known (`parts`, `admin` and `only_known` mean nothing there), but for a
+    delete without fields, which keeps the last content. The same object under another resourceVersion of its origin is no
+    change, as an API server gives no event for an update that changes nothing (what differed was dropped by the source,
+    managedFields for one): its version and as-of move, and the annotation says at which version it was last seen different.
+    What is said in part of an object that is known whole changes nothing, but for its deletion.
     """
     if known is None:
         if reading.verb == "delete":
             # A delete of something never seen leaves a tombstone, so that late news can't bring it to life.
             return _tombstone(key, reading, revision), None
-        return (None, None) if reading.only_known else (_created(key, reading, revision), "ADDED")
+        return (None, None) if reading.only_known and not reading.whole else (_created(key, reading, revision), "ADDED")
     if _older(reading, known):
         return known, None
     as_of = max(known.as_of, reading.as_of)
     version = known.version if reading.version is None else reading.version
     if known.deleted:
-        if reading.verb == "create" and not reading.only_known and _newer(reading, known):
+        if reading.verb == "create" and (reading.whole or not reading.only_known) and _newer(reading, known):
             return _created(key, reading, revision), "ADDED"
         if reading.verb == "delete" and (as_of, version) != (known.as_of, known.version):
             # Gone as of later: a create from between the two deletes, coming late, must not bring it to life.
             return msgspec.structs.replace(known, as_of=as_of, version=version), None
         return known, None
+    if known.whole or reading.whole:
+        return _fold_whole(known, reading, revision, as_of, version)
     fields = _merged(known.fields, reading.fields)
     admin = _merged(known.admin, reading.admin)
     for part in reading.parts:
@@ -90,6 +106,30 @@ def fold(known: Object | None, reading: Reading, key: Key, revision: int) -> tup
         revision=known.revision if served_alike else revision,
     )
     return after, None if served_alike else ("DELETED" if deleted else "MODIFIED")
+
+
+def _fold_whole(known: Object, reading: Reading, revision: int, as_of: int, version: int | None) -> tuple[Object, Verb | None]:
+    deleted = reading.verb == "delete"
+    if reading.whole and (reading.fields or not deleted):
+        after = _created(known.key, reading, revision, known.uid)
+    elif deleted:
+        after = known
+    else:
+        return known, None
+    project = known.project if reading.project is None else reading.project
+    if reading.whole and not deleted:
+        # A namespace that is mapped to a project no longer is nobody's. (What is gone is told to those who saw it.)
+        project = reading.project or ""
+    same = not deleted and known.whole and project == known.project and _alike_at_origin(after.fields, known.fields)
+    after = msgspec.structs.replace(
+        known if same else after,
+        project=project,
+        as_of=as_of,
+        version=version,
+        deleted=deleted,
+        revision=known.revision if same else revision,
+    )
+    return after, None if same else ("DELETED" if deleted else "MODIFIED")
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -146,9 +186,12 @@ def apply(entry: Entry, hold: Callable[[Key], Held | None]) -> tuple[list[Change
 def encode(state: Object, notice: Notice, observed_at: int) -> Version:
     """The Kubernetes object as it is served, once: admin-only fields last, so that tenants get a slice of the same bytes.
 
-    `resourceVersion` comes first in the metadata and always has 16 digits: `restamp` replaces it without parsing.
+    `resourceVersion` always has 16 digits and stands where `restamp` finds it without parsing: first in the metadata, before
+    which nothing comes from outside; in the whole object of another API server at the very end.
     """
     key = state.key
+    if state.whole:
+        return _encode_whole(state, notice, observed_at)
     annotations = {
         "vedette.dev/origin": notice.origin,
         "vedette.dev/event-type": notice.event_type,
@@ -181,8 +224,61 @@ def encode(state: Object, notice: Notice, observed_at: int) -> Version:
     )
 
 
+def _encode_whole(state: Object, notice: Notice, observed_at: int) -> Version:
+    """As at the origin, with `kind` as the first key (`is_whole`), and the metadata last, so that the bytes end with `}}`: the
+    tenants' form is the same. Last in the metadata are the annotations, with ours, and our resourceVersion."""
+    metadata = dict(state.fields["metadata"])
+    annotations = {
+        **metadata.pop("annotations", {}),
+        **dict(zip(_OURS, (state.key.source, notice.origin, notice.event_type, rfc3339_us(observed_at)), strict=True)),
+    }
+    metadata.update(annotations=annotations, resourceVersion=str(state.revision))
+    body = _encoder.encode({**state.fields, "metadata": metadata})
+    return Version(
+        revision=state.revision, body=body, cut=len(body) - 2, project=state.project, shared=state.shared, owner=state.owner
+    )
+
+
+def is_whole(version: Version) -> bool:
+    """Whether these are the bytes of a whole object of another API server: ours begin with `apiVersion`."""
+    return version.body.startswith(_WHOLE)
+
+
+_WHOLE = b'{"kind":'
+
+
+def place_of(key: Key, version: Version) -> tuple[str, str]:
+    """(metadata.name, metadata.namespace) of what is served; "" for the namespace of what has none at another API server."""
+    if is_whole(version):
+        return _place_at_origin(key)
+    return name_of(key.id), version.project or NO_PROJECT
+
+
 def decode(version: Version, key: Key, *, as_of: int, newest: int | None, deleted: bool) -> Object:
     """The object behind served bytes: how a store reads back what `encode` wrote. (`newest`: the object's own version.)"""
+    if is_whole(version):
+        whole = msgspec.json.decode(version.body)
+        metadata = whole["metadata"]
+        del metadata["resourceVersion"]
+        annotations = metadata.pop("annotations")
+        theirs = {name: value for name, value in annotations.items() if name not in _OURS}
+        if theirs:
+            metadata["annotations"] = theirs
+        return Object(
+            key=key,
+            uid=metadata["uid"],
+            created=_created_at_origin(whole),
+            project=version.project,
+            shared=version.shared,
+            owner=version.owner,
+            fields=whole,
+            admin={},
+            as_of=as_of,
+            version=newest,
+            deleted=deleted,
+            revision=version.revision,
+            whole=True,
+        )
     served = _decoder.decode(version.tenant_form())
     rest = version.body[version.cut + 1 : -1]
     fields = served.status
@@ -207,7 +303,7 @@ def restamp(version: Version, revision: int) -> Version:
     """The same content under another revision: what a DELETED for leaving a selector carries."""
     old = b'"resourceVersion":"%d"' % version.revision
     new = b'"resourceVersion":"%d"' % revision
-    body = version.body.replace(old, new, 1)
+    body = version.body[: -len(old) - 2] + new + b"}}" if is_whole(version) else version.body.replace(old, new, 1)
     return Version(
         revision=revision,
         body=body,
@@ -342,7 +438,76 @@ def _with_part(items: Any, id_field: str, id_: str, value: Any) -> list[Any] | N
     return sorted([*before, value], key=lambda item: str(item.get(id_field) if isinstance(item, dict) else item))
 
 
-def _created(key: Key, reading: Reading, revision: int) -> Object:
+def _at_origin(key: Key, fields: dict[str, Any], uid: str) -> dict[str, Any]:
+    """A whole object as it is held: always in one order of keys (`_encode_whole`), without its resourceVersion and what only
+    says where it is from. The key names it; what metadata must be and isn't (a text, an object) is put right or left out."""
+    said = fields.get("metadata")
+    metadata = dict(said) if isinstance(said, dict) else {}
+    annotations = metadata.pop("annotations", None)
+    metadata.pop("resourceVersion", None)
+    metadata["name"], namespace = _place_at_origin(key)
+    metadata.pop("namespace", None)
+    if namespace:
+        metadata["namespace"] = namespace
+    if not (isinstance(metadata.get("uid"), str) and metadata["uid"]):
+        metadata["uid"] = uid
+    if not isinstance(metadata.get("creationTimestamp", ""), str):
+        del metadata["creationTimestamp"]
+    if isinstance(annotations, dict):
+        theirs = {name: value for name, value in annotations.items() if name not in _OURS}
+        if theirs:
+            metadata["annotations"] = theirs
+    api_version = fields.get("apiVersion")
+    if not isinstance(api_version, str):
+        api_version = f"{key.group}/v1" if key.group else "v1"
+    rest = {name: value for name, value in fields.items() if name not in ("kind", "apiVersion", "metadata")}
+    return {"kind": key.kind, "apiVersion": api_version, **rest, "metadata": metadata}
+
+
+def _place_at_origin(key: Key) -> tuple[str, str]:
+    namespace, _, name = key.id.rpartition("/")
+    return name, namespace
+
+
+def _alike_at_origin(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether they are the same but for the resourceVersion at the origin."""
+    return _alike(_unversioned(one), _unversioned(other))
+
+
+def _unversioned(fields: dict[str, Any]) -> dict[str, Any]:
+    metadata = fields["metadata"]
+    annotations = metadata.get("annotations", {})
+    theirs = {name: value for name, value in annotations.items() if name != ORIGIN_VERSION}
+    return {**fields, "metadata": {**metadata, "annotations": theirs}}
+
+
+def _created_at_origin(fields: dict[str, Any]) -> int:
+    """0 when it doesn't say: what is held is what can be read back from the served bytes."""
+    try:
+        when = datetime.fromisoformat(fields["metadata"].get("creationTimestamp", ""))
+        return _whole_seconds(int(when.timestamp()) * 1_000_000) if when.tzinfo is not None else 0
+    except (ValueError, OverflowError):
+        return 0
+
+
+def _created(key: Key, reading: Reading, revision: int, uid: str = "") -> Object:
+    if reading.whole:
+        whole = _at_origin(key, reading.fields, uid or _uid(key, revision))
+        return Object(
+            key=key,
+            uid=whole["metadata"]["uid"],
+            created=_created_at_origin(whole),
+            project=reading.project or "",
+            shared=False,
+            owner="",
+            fields=whole,
+            admin={},
+            as_of=reading.as_of,
+            version=reading.version,
+            deleted=False,
+            revision=revision,
+            whole=True,
+        )
     fields = dict(reading.fields)
     for part in reading.parts:
         if part.value is not None:
