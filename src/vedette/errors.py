@@ -12,6 +12,7 @@ VedetteError
 │   └── Expired           a revision or a continue token that retention has passed (or one from the future)
 ├── Conflict              somebody was faster; read again and decide anew
 ├── WorkerDied            a plugin's process ended, or was killed at its deadline
+├── PluginFailed          a plugin's code raised: the attempt failed, another may not
 ├── GiveUp                a delivery that no retry will make: it goes to the dead letters
 ├── FixInput              the caller must send something else
 │   ├── ConfigError       names the path and the line of the configuration
@@ -22,6 +23,7 @@ VedetteError
 │   ├── NotFound          no such thing, or not for this caller
 │   ├── NoService         the cloud's catalog has no such service
 │   └── NotUnderstood     a message that can't be read as a notification
+│       └── UnsupportedFormat  one in a format that we have no reader for
 ├── NotAllowed
 │   ├── Unauthenticated   no token, or one that isn't valid
 │   └── Forbidden         a valid token that may not do this
@@ -88,6 +90,10 @@ class WorkerDied(VedetteError):
     """The process of a plugin ended while it had this call in its hands, or was killed at its deadline."""
 
 
+class PluginFailed(VedetteError):
+    """What a plugin raised in its own process, in words: type, message and the last line of the traceback."""
+
+
 class GiveUp(VedetteError):
     """Raised by a handler: no retry makes this delivery succeed. It goes to the dead letters with this text."""
 
@@ -141,6 +147,10 @@ class NoService(FixInput):
 
 class NotUnderstood(FixInput):
     """A message that can't be read as a notification; the text is the reason."""
+
+
+class UnsupportedFormat(NotUnderstood):
+    """A message in a format that we have no reader for; the text names those that we have."""
 
 
 class NotAllowed(VedetteError):
