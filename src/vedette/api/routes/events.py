@@ -21,7 +21,8 @@ from vedette.api.status import error_event
 from vedette.api.streams import send, stream
 from vedette.engine.watch import NoticeFeed
 from vedette.errors import BadRequest
-from vedette.kit.clock import parse_us, rfc3339_us
+from vedette.kit.clock import parse_us
+from vedette.model import cloudevent
 from vedette.model.fold import NO_PROJECT
 from vedette.ports import Appended, Kind, Scope, Selection
 
@@ -120,31 +121,16 @@ async def _after(needs: Needs, request: web.Request) -> int:
 
 
 def cloud_event(appended: Appended, scope: Scope) -> bytes:
-    """One CloudEvent in JSON. `revision`, `origin`, `priority`, … are extension attributes (lower case, as the spec wants)."""
-    entry, notice = appended.entry, appended.entry.notice
-    own = notice.event_type.startswith("vedette.")
-    subject = next((f"{reading.kind.lower()}/{reading.id}" for reading in entry.readings), None)
-    data = notice.payload if scope.admin else msgspec.Raw(for_tenants(notice.payload))
-    event: dict[str, Any] = {
-        "specversion": "1.0",
-        "id": notice.id,
-        "source": f"/sources/{notice.source}",
-        "type": notice.event_type if own else f"openstack.{notice.event_type}",
-        "time": rfc3339_us(notice.sent_at or entry.appended_at),
-        "datacontenttype": "application/json",
-        "revision": str(entry.revision),
-        "origin": notice.origin,
-    }
-    more = {
-        "subject": subject,
-        "priority": notice.priority.lower(),
-        "publisher": notice.publisher if scope.admin else "",
-        "requestid": notice.request_id,
-        "traceparent": notice.traceparent,
-    }
-    event.update((name, value) for name, value in more.items() if value)
-    event["data"] = data
-    return msgspec.json.encode(event)
+    """One CloudEvent in JSON: admins see the payload and its publisher as they came, tenants without what tells of hosts."""
+    entry = appended.entry
+    return cloudevent.of_notice(
+        entry.notice,
+        revision=entry.revision,
+        appended_at=entry.appended_at,
+        subject=next((cloudevent.subject(reading.kind, reading.id) for reading in entry.readings), None),
+        data=None if scope.admin else msgspec.Raw(for_tenants(entry.notice.payload)),
+        publisher=scope.admin,
+    )
 
 
 def for_tenants(payload: msgspec.Raw) -> bytes:
