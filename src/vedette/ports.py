@@ -243,6 +243,8 @@ class Selection(msgspec.Struct, frozen=True):
     project: str | None = None
     """One namespace ("" for objects without a project); None: all that the scope allows."""
     id: str = ""
+    prefix: str = ""
+    """Ids that begin with this: `namespace/`, for objects of another Kubernetes API."""
 
     def holds(self, key: Key, version: Version) -> bool:
         """Whether this state of this object is selected; the same rule as the query's, for one change."""
@@ -250,6 +252,7 @@ class Selection(msgspec.Struct, frozen=True):
             (not self.kind or (key.kind == self.kind and key.group == self.group))
             and (not self.source or key.source == self.source)
             and (not self.id or key.id == self.id)
+            and (not self.prefix or key.id.startswith(self.prefix))
             and (self.project is None or version.project == self.project)
             and self.scope.sees(version)
         )
@@ -264,7 +267,7 @@ class Selection(msgspec.Struct, frozen=True):
         A notice is shown whole, so tenants get it only when every object in it is their own, as it is now: not what is shared
         with them, nor the notice that takes an object to another project, nor a bulk request for several projects.
         """
-        if self.scope.admin and not (self.kind or self.id or self.source) and self.project is None:
+        if self.scope.admin and not (self.kind or self.id or self.prefix or self.source) and self.project is None:
             return True
         notice = appended.entry.notice
         if self.source and notice.source != self.source:
@@ -273,11 +276,12 @@ class Selection(msgspec.Struct, frozen=True):
             return False
         if any(self.concerns(change) for change in appended.changes):
             return True
-        if not (self.kind or self.id) and self.project is None and self.scope.admin:
+        if not (self.kind or self.id or self.prefix) and self.project is None and self.scope.admin:
             return True
         return any(
             (not self.kind or (reading.kind == self.kind and reading.group == self.group))
             and (not self.id or reading.id == self.id)
+            and (not self.prefix or reading.id.startswith(self.prefix))
             and (self.project is None or reading.project == self.project)
             and (self.scope.admin or (bool(reading.project) and reading.project in self.scope.projects))
             for reading in appended.entry.readings

@@ -572,6 +572,11 @@ class SqliteStore:
         if selection.kind:
             where.append("o.grp = ?")
             values.append(selection.group)
+        # Where the page before ended is the better lower bound, once it is inside the range.
+        begun = after is not None and selection.source == after[0] and after[1] >= selection.prefix
+        prefixed, prefix_values = _prefix_sql("" if begun else selection.prefix, selection.prefix, "o")
+        where += prefixed
+        values += prefix_values
         if after is not None:
             if selection.source == after[0]:
                 # Beside `source = ?` SQLite does not see that the pair below is a range, and would begin at the start.
@@ -1038,6 +1043,19 @@ def _selection_sql(selection: Selection, table: str) -> tuple[str, list[Any]]:
     if selection.project is not None:
         where += f" AND {table}.project = ?"
         values.append(selection.project)
+    prefixed, prefix_values = _prefix_sql(selection.prefix, selection.prefix, table)
+    return " AND ".join((where, *prefixed)), [*values, *prefix_values]
+
+
+def _prefix_sql(low: str, prefix: str, table: str) -> tuple[list[str], list[Any]]:
+    """Ids from `low` on that begin with `prefix`, as a range of the index: SQLite compares UTF-8 bytes, which have the order of
+    the code points."""
+    where, values = ([f"{table}.id >= ?"], [low]) if low else ([], [])
+    end = prefix.rstrip("\U0010ffff")
+    if end:
+        beyond = ord(end[-1]) + 1
+        where.append(f"{table}.id < ?")
+        values.append(end[:-1] + chr(0xE000 if 0xD800 <= beyond <= 0xDFFF else beyond))
     return where, values
 
 

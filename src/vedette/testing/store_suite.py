@@ -273,6 +273,7 @@ def holds(selection: Selection, key: Key, state: State) -> bool:
         and selection.kind in ("", key.kind)
         and selection.source in ("", key.source)
         and selection.id in ("", key.id)
+        and key.id[: len(selection.prefix)] == selection.prefix
         and selection.project in (None, state.project)
     )
 
@@ -296,7 +297,7 @@ def flat(change: Change) -> tuple[int, str, Key, State, State | None]:
 saids = st.builds(
     Said,
     kind=st.sampled_from(["Port", "Server"]),
-    id=st.sampled_from(["a", "b", "c", "d"]),
+    id=st.sampled_from(["a", "b", "b/c", "d"]),
     verb=st.sampled_from(["create", "update", "update", "delete"]),
     project=st.sampled_from(["p1", "p1", "p2", ""]),
     shared=st.sampled_from([False, False, False, True]),
@@ -315,12 +316,15 @@ scopes = st.sampled_from(
     ]
 )
 selections = st.builds(
-    lambda scope, kind, source, project, id_: Selection(scope, OPENSTACK if kind else "", kind, source, project, id_),
+    lambda scope, kind, source, project, id_, prefix: Selection(
+        scope, OPENSTACK if kind else "", kind, source, project, id_, prefix
+    ),
     scopes,
     st.sampled_from(["", "Port", "Port", "Server"]),
     st.sampled_from(["", "", "one", "two"]),
     st.sampled_from([None, None, "p1", "p2", ""]),
     st.sampled_from(["", "", "", "b"]),
+    st.sampled_from(["", "", "", "b", "b/"]),
 )
 
 
@@ -772,6 +776,60 @@ class StoreSuite:
         whole = await lab.store.objects(selection, limit=4)
         assert (len(whole.items), whole.after) == (4, None), "a page that is just full is the last when nothing follows"
 
+    async def test_a_prefix_is_a_range_of_ids_in_every_question(self, lab: Lab) -> None:
+        last = "\U0010ffff"
+        ids = ["a", "n", "n-a/x", "n/", "n/a", "n/b", "n0", "n0/a", f"n{last}", f"n{last}/z", "\ud7ff", "\ue000", "ö/a"]
+        revisions = {id_: await lab.add("create", id_) for id_ in ids}
+        for prefix in ("n", "n/", "n/a", "n0", f"n{last}", last, "\ud7ff", "ö/", "z"):
+            selection = Selection(EVERYTHING, OPENSTACK, "Port", "one", prefix=prefix)
+            wanted = [id_ for id_ in ids if id_.startswith(prefix)]
+            assert await lab.ids(selection) == sorted(wanted)
+            assert await lab.ids(msgspec.structs.replace(selection, source="")) == sorted(wanted)
+            assert await lab.ids(Selection(EVERYTHING, prefix=prefix)) == sorted(wanted)
+            paged: list[str] = []
+            after: tuple[str, str] | None = ("one", "b")
+            while after is not None:
+                page = await lab.store.objects(selection, after=after, limit=1)
+                paged += [key.id for key, _ in page.items]
+                after = page.after
+            assert paged == sorted(wanted)
+            assert [change.key.id for change in await lab.all_changes(T0, selection)] == wanted
+            told, _ = await lab.store.entries(T0, selection=selection)
+            assert [one.entry.revision for one in told] == [revisions[id_] for id_ in wanted]
+
+    async def test_whole_objects_of_another_api_server_are_kept_and_shown_as_they_are_there(self, lab: Lab) -> None:
+        def route(name: str, version: int, **spec: Any) -> dict[str, Any]:
+            metadata = {"name": name, "namespace": "shop", "uid": f"u-{name}", "labels": {"app": name}}
+            return {"apiVersion": "route.openshift.io/v1", "kind": "Route", "metadata": metadata, "spec": spec, "status": version}
+
+        async def said(verb: str, name: str, version: int, project: str | None = None, **spec: Any) -> Sequence[Change]:
+            lab.clock.now += SECOND
+            fields = route(name, version, **spec) if verb != "delete" else {}
+            before = lab.store.head
+            new = reading(
+                verb, f"shop/{name}", lab.clock.now, kind="Route", group="route.openshift.io", fields=fields, whole=True,
+                version=version, project=project,
+            )  # fmt: skip
+            await lab.store.append([lab.news(new)])
+            return (await lab.store.changes(before, selection=ALL))[0]
+
+        await said("create", "front", 1, "p1", host="a")
+        await said("create", "back", 2)
+        await lab.reopen()
+        (change,) = await said("update", "front", 3, "p1", host="b")
+        assert change.before is not None
+        assert (change.verb, json.loads(change.before.body)["spec"]) == ("MODIFIED", {"host": "a"})
+        await lab.reopen()
+        (gone,) = await said("delete", "front", 4)
+        body = json.loads(gone.now.body)
+        assert (gone.verb, body["spec"], body["status"], gone.now.project) == ("DELETED", {"host": "b"}, 3, "p1")
+        assert body["metadata"]["resourceVersion"] == str(gone.revision)
+        assert await lab.ids(Selection(EVERYTHING, "route.openshift.io", "Route", prefix="shop/")) == ["shop/back"]
+        assert await lab.ids(Selection(Scope(projects=frozenset({"p1"})))) == []
+        (held,) = await lab.store.held([Key("one", "route.openshift.io", "Route", "shop/back")])
+        assert held is not None
+        assert (held.whole, held.uid, held.fields["spec"], held.version) == (True, "u-back", {}, 2)
+
     async def test_objects_of_several_kinds_with_one_id_are_never_split(self, lab: Lab) -> None:
         now = lab.clock.now
         kinds = ["Aggregate", "Flavor", "Hypervisor"]
@@ -1107,7 +1165,7 @@ class StoreSuite:
 
     async def test_what_handlers_owe_is_written_with_the_entries_and_read_back(self, lab: Lab) -> None:
         first = Delivery("h", 7, 0, "one/g/Port/a", 0)
-        second = Delivery("h", 7, 1, "one/g/Port/b", 1, attempt=2, next_at=9, at=8, first_at=5, detail="500", event=b"{}")
+        second = Delivery("h", 7, 1, "one/g/Port/b", 1, attempt=2, next_at=9, at=8, first_at=5, detail="500", event=b"{}", replay=True)
         other = Delivery("g", 6, 0, "", -1, outcome="suppressed", at=4, detail="by a window")
         work = [
             PutCursor("h", Cursor(7)),
