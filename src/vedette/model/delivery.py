@@ -39,6 +39,8 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     """What the handler said, the last error, or why nobody was called."""
     event: bytes = b""
     """Its own copy of the event (JSON), once it has failed: it outlives the log. b"": it is in the log."""
+    replay: bool = False
+    """A person asked for it to be made again."""
 
     @property
     def idempotency_key(self) -> str:

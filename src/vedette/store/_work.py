@@ -26,8 +26,8 @@ from vedette.model.delivery import (
     Work,
 )
 
-_COLUMNS = "handler, revision, number, subject, change, outcome, attempt, next_at, at, first_at, detail, event"
-_PUT = f"INSERT OR REPLACE INTO deliveries ({_COLUMNS}) VALUES ({', '.join('?' * 12)})"
+_COLUMNS = "handler, revision, number, subject, change, outcome, attempt, next_at, at, first_at, detail, event, replay"
+_PUT = f"INSERT OR REPLACE INTO deliveries ({_COLUMNS}) VALUES ({', '.join('?' * 13)})"
 _SETTLE = (
     "UPDATE deliveries SET outcome = ?1, attempt = ?2, at = ?3, detail = ?4, "
     "event = CASE WHEN ?1 = 'dead' THEN event ELSE x'' END WHERE revision = ?5 AND handler = ?6 AND number = ?7"
@@ -69,7 +69,7 @@ def _write_one(db: sqlite3.Connection, work: Work) -> None:
 def _row(d: Delivery) -> tuple[Any, ...]:
     return (
         *(d.handler, d.revision, d.number, d.subject, d.change, d.outcome),
-        *(d.attempt, d.next_at, d.at, d.first_at, d.detail, d.event),
+        *(d.attempt, d.next_at, d.at, d.first_at, d.detail, d.event, d.replay),
     )
 
 
@@ -98,7 +98,7 @@ def read_deliveries(
         where.append(f"outcome IN ({', '.join('?' * len(outcomes))})")
         values += outcomes
     sql = f"SELECT {_COLUMNS} FROM deliveries WHERE {' AND '.join(where)} ORDER BY revision, handler, number LIMIT ?"
-    return [Delivery(*row) for row in db.execute(sql, (*values, limit))]
+    return [Delivery(*row[:-1], replay=bool(row[-1])) for row in db.execute(sql, (*values, limit))]
 
 
 def read_state(db: sqlite3.Connection, owner: str, space: str, key: str) -> list[State]:

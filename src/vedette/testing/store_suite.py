@@ -1165,9 +1165,10 @@ class StoreSuite:
 
     async def test_what_handlers_owe_is_written_with_the_entries_and_read_back(self, lab: Lab) -> None:
         first = Delivery("h", 7, 0, "one/g/Port/a", 0)
-        second = Delivery("h", 7, 1, "one/g/Port/b", 1, attempt=2, next_at=9, at=8, first_at=5, detail="500", event=b"{}", replay=True)
+        tried = {"attempt": 2, "next_at": 9, "at": 8, "first_at": 5, "detail": "500", "event": b"{}", "replay": True}
+        second = Delivery("h", 7, 1, "one/g/Port/b", 1, **tried)  # type: ignore[arg-type]
         other = Delivery("g", 6, 0, "", -1, outcome="suppressed", at=4, detail="by a window")
-        work = [
+        work: list[Work] = [
             PutCursor("h", Cursor(7)),
             PutCursor(LIVE, Cursor(9)),
             PutDelivery(first),

@@ -15,6 +15,7 @@ CREATE TABLE deliveries (
     first_at INTEGER NOT NULL,
     detail   TEXT NOT NULL,
     event    BLOB NOT NULL,
+    replay   INTEGER NOT NULL,
     PRIMARY KEY (revision, handler, number)
 ) WITHOUT ROWID;
 -- What is to be done and what went wrong: few among millions.
