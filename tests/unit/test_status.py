@@ -21,6 +21,7 @@ EXAMPLES: list[tuple[Exception, int, str]] = [
     (errors.Invalid("limit", "must not be negative"), 422, "Invalid"),
     (errors.BadRequest("no boolean"), 400, "BadRequest"),
     (errors.NotUnderstood("not JSON"), 400, "BadRequest"),
+    (errors.UnsupportedFormat("only JSON"), 415, "UnsupportedMediaType"),
     (errors.TooBusy("10000 watchers", delay=2.2), 429, "TooManyRequests"),
     (errors.TryLater("later"), 503, "ServiceUnavailable"),
     (errors.StoreUnavailable("disk full: /secret/place"), 503, "ServiceUnavailable"),

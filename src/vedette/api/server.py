@@ -23,6 +23,8 @@ from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDictProxy
 
 from vedette.api.auth import token_from
+from vedette.api.hooks import PATH as HOOK_PATH
+from vedette.api.hooks import Hook
 from vedette.api.rights import Rights
 from vedette.api.status import of_code, status
 from vedette.api.tickets import Tickets
@@ -33,7 +35,7 @@ from vedette.errors import Forbidden, VedetteError
 from vedette.kit.clock import Clock
 from vedette.kit.log import kv
 from vedette.kit.telemetry import Telemetry
-from vedette.ports import Authenticator, Identity, Kind, SourceStatus, Store
+from vedette.ports import Authenticator, Identity, Kind, Offer, SourceStatus, Store
 
 log = logging.getLogger("vedette.api")
 http_log = logging.getLogger("vedette.api.http")
@@ -57,6 +59,8 @@ http_log.addFilter(_NoQuotes())
 
 IDENTITY = web.RequestKey("identity", Identity)
 TOKEN = web.RequestKey("token", str)
+AUTHENTICATOR: web.AppKey[Authenticator] = web.AppKey("authenticator")
+"""For the one route that judges its callers by itself (routes/hooks.py)."""
 
 STARTED = web.RequestKey("started", bool)
 """The answer's first line is on the wire: what goes wrong now can't be a Status any more."""
@@ -70,6 +74,7 @@ MAX_HEADERS = 32_768
 MAX_PARSED = 65_536
 """Bytes of the first line and of each header that the parser takes: above the limits that we answer ourselves."""
 MAX_BODY = 1_048_576
+"""Bytes; a hook has a limit of its own."""
 
 InItsWords = Callable[[web.Request, Exception], Exception]
 """What an older face makes of an error, so that its clients read what they know."""
@@ -96,6 +101,10 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     """Host names that may be asked without authentication (DNS rebinding); None: any, every request has a token."""
     max_streams: int = 100
     """Open streams per token."""
+    hooks: Mapping[str, Hook] = {}
+    """Who may send news over HTTP, by name."""
+    offer: Offer | None = None
+    """Where hooks hand over news."""
 
 
 def _as_it_is(_request: web.Request, why: Exception) -> Exception:
@@ -130,6 +139,7 @@ def bare(
     """An application with the gate and only these routes: an older face at its own port."""
     gate = _gate(needs, authenticator, path_token)
     app = web.Application(middlewares=[_errors(needs, in_its_words), gate], client_max_size=MAX_BODY)
+    app[AUTHENTICATOR] = authenticator
     app.on_response_prepare.append(_preparing(needs))
     app.router.add_routes(routes)
     return app
@@ -303,9 +313,13 @@ def _gate(needs: Needs, authenticator: Authenticator, path_token: Callable[[web.
 
     @web.middleware
     async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
-        _check_size(request)
+        # Of the route that was found, not of the path: nothing else can look like it.
+        hook = _route_name(request) == HOOK_PATH
+        _check_size(request, body=not hook)
         if needs.hosts is not None and not _host_is_ours(request.headers, needs.hosts):
             raise Forbidden("this host name is not served (protection against DNS rebinding); use 127.0.0.1 or localhost")
+        if hook:
+            return await handler(request)  # each has its own token, signature or roles
         if request.method == "OPTIONS" and "Origin" in request.headers:
             return web.Response(status=204)
         if request.path in OPEN:
@@ -325,12 +339,12 @@ def _gate(needs: Needs, authenticator: Authenticator, path_token: Callable[[web.
     return gate
 
 
-def _check_size(request: web.Request) -> None:
+def _check_size(request: web.Request, *, body: bool) -> None:
     if len(request.raw_path) > MAX_LINE:
         raise web.HTTPRequestURITooLong(reason=f"the path and its query have more than {MAX_LINE} bytes")
     if sum(len(name) + len(value) for name, value in request.raw_headers) > MAX_HEADERS:
         raise web.HTTPRequestHeaderFieldsTooLarge(reason=f"the headers have more than {MAX_HEADERS} bytes")
-    if (request.content_length or 0) > MAX_BODY:
+    if body and (request.content_length or 0) > MAX_BODY:
         raise web.HTTPRequestEntityTooLarge(MAX_BODY, request.content_length or 0)
 
 

@@ -29,6 +29,7 @@ from vedette.errors import (
     TooBusy,
     TryLater,
     Unauthenticated,
+    UnsupportedFormat,
 )
 
 __all__ = ["Invalid", "code_of", "error_event", "of_code", "status", "status_object"]
@@ -66,6 +67,7 @@ CODES: tuple[tuple[type[Exception], int], ...] = (
     (StartOver, 410),
     (Invalid, 422),
     (BadRequest, 400),
+    (UnsupportedFormat, 415),
     (NotUnderstood, 400),
     (TooBusy, 429),
     (TryLater, 503),
