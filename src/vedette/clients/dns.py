@@ -249,9 +249,7 @@ class Nameserver:
         if rcode == dns.rcode.NOTZONE:
             raise GiveUp(f"{who} says that the name is outside the zone {zone} (NOTZONE): correct the option `zone`")
         if rcode in (dns.rcode.FORMERR, dns.rcode.NOTIMP):
-            raise GiveUp(
-                f"{who} does not understand dynamic updates ({dns.rcode.to_text(rcode)}): name the zone's primary server"
-            )
+            raise GiveUp(f"{who} takes no dynamic updates ({dns.rcode.to_text(rcode)}): name the zone's primary server")
         raise TryLater(f"{who} is unwell: {dns.rcode.to_text(rcode)} for {zone}", delay=UNWELL_SECONDS)
 
     def _tsig_text(self, why: Exception) -> str:
@@ -384,11 +382,13 @@ def _text(name: dns.name.Name) -> str:
 
 def _rdata(type_: str, value: str) -> dns.rdata.Rdata:
     try:
-        return dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.from_text(type_), value, origin=dns.name.root)
+        return dns.rdata.from_text(
+            dns.rdataclass.IN, dns.rdatatype.from_text(type_), value, origin=dns.name.root, relativize=False
+        )
     except (dns.exception.DNSException, ValueError) as why:
         raise GiveUp(f"{value!r} is no value for a record of type {type_}: {why}") from None
 
 
 def _value(rdata: dns.rdata.Rdata) -> str:
-    text: str = rdata.to_text(origin=None, relativize=False)
+    text: str = rdata.to_text()
     return text.lower() if rdata.rdtype in (dns.rdatatype.PTR, dns.rdatatype.CNAME) else text
