@@ -6,10 +6,12 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from vedette.errors import ConfigError, GiveUp, TryLater, VedetteError
 from vedette.handlers.exec import MAX_OUTPUT, Options, build
@@ -18,6 +20,7 @@ from vedette.kit.secret import Secret
 from vedette.ports import Event
 from vedette.testing.clock import FakeClock
 from vedette.testing.handling import FakeContext, change, handler_needs
+
 
 SHELL = "/bin/sh"
 """Programs for the tests are shell scripts; the handler itself uses none."""
@@ -193,3 +196,26 @@ def test_what_can_not_be_run_is_said_at_the_start(tmp_path: Path) -> None:
     ]:
         with pytest.raises(ConfigError, match=says):
             build(options, needs)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        test_the_event_is_on_stdin_and_the_first_line_is_the_outcome,
+        test_at_its_timeout_it_is_killed_with_all_that_it_started,
+        test_a_cancelled_call_leaves_nothing_running,
+        test_what_a_program_leaves_behind_does_not_hold_the_call,
+        test_a_program_that_reads_nothing_is_fine,
+        test_a_program_that_went_away_is_tried_later,
+    ],
+)
+def test_it_is_the_same_on_the_loop_that_the_service_runs_on(tmp_path: Path, check: Callable[[Path], Any]) -> None:
+    uvloop.run(check(tmp_path))
+
+
+def test_a_program_that_is_gone_before_it_was_written_to_is_judged_by_its_end(tmp_path: Path) -> None:
+    async def many() -> None:
+        for _ in range(10):
+            assert await run("true") is None
+
+    uvloop.run(many())

@@ -13,6 +13,7 @@ import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
@@ -107,10 +108,10 @@ class ExecHandler:
             # It was there at the start: the disk, the limit of processes, or somebody is just replacing it.
             raise TryLater(f"{self._program} can't be started: {why.strerror}") from None
         try:
-            stdin = transport.get_pipe_transport(0)
-            assert isinstance(stdin, asyncio.WriteTransport)
-            stdin.write(cloud_event(event))
-            stdin.close()  # once all of it is written; a program may also end without having read it
+            stdin = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))
+            if not stdin.is_closing():  # a quick program is gone by now, and uvloop raises on a write to it
+                stdin.write(cloud_event(event))
+                stdin.close()  # once all of it is written; a program may also end without having read it
             if not await wait_for_event(run.ended, timeout, sleep):
                 raise VedetteError(f"{self._program} was killed: it took more than {timeout:g} s")
             await wait_for_event(run.drained, LEFT_BEHIND, sleep)
