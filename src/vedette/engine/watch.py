@@ -19,7 +19,7 @@ import enum
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Protocol, cast
 
@@ -31,9 +31,9 @@ from vedette.kit.log import kv
 from vedette.kit.tasks import closable
 from vedette.kit.telemetry import Telemetry
 from vedette.model.change import Change, Version
-from vedette.model.fold import NO_PROJECT, name_of, restamp
+from vedette.model.fold import is_whole, place_of, restamp
 from vedette.model.reading import Key
-from vedette.model.selector import Selector
+from vedette.model.selector import SOURCE_LABEL, Selector
 from vedette.ports import Appended, Selection, Store
 
 log = logging.getLogger("vedette.engine.watch")
@@ -107,6 +107,22 @@ class Feed(Protocol):
         ...
 
 
+class _Look(msgspec.Struct, frozen=True):
+    """What a selector looks at of one state."""
+
+    name: str
+    namespace: str
+    labels: dict[str, str]
+    served: dict[str, Any]
+
+    def fields(self, selector: Selector) -> Mapping[str, Any]:
+        """Where its paths start."""
+        if selector.whole:
+            return self.served
+        status = self.served.get("status")
+        return status if isinstance(status, dict) else {}  # another API server's may be anything
+
+
 class Memo:
     """What was worked out for one entry already, shared by all groups: what selectors look at, and encoded lines.
 
@@ -116,17 +132,21 @@ class Memo:
     __slots__ = ("_lines", "_looks")
 
     def __init__(self) -> None:
-        self._looks: dict[tuple[int, bool], tuple[str, str, dict[str, str], dict[str, Any]]] = {}
+        self._looks: dict[tuple[int, bool], _Look] = {}
         self._lines: dict[tuple[Any, ...], bytes] = {}
 
-    def look(self, key: Key, version: Version, admin: bool) -> tuple[str, str, dict[str, str], dict[str, Any]]:
-        """What `Selector.matches` takes, in the form the caller sees; decoded once."""
+    def look(self, key: Key, version: Version, admin: bool) -> _Look:
+        """What a selector looks at, in the form the caller sees; decoded once."""
         found = self._looks.get((id(version), admin))
         if found is None:
-            status = msgspec.json.decode(version.admin_form() if admin else version.tenant_form())["status"]
-            labels = {"vedette.dev/source": key.source}
-            found = (name_of(key.id), version.project or NO_PROJECT, labels, status)
-            self._looks[id(version), admin] = found
+            served = msgspec.json.decode(version.admin_form() if admin else version.tenant_form())
+            labels = {SOURCE_LABEL: key.source}
+            if is_whole(version):
+                # Theirs are as they are at the origin; the source can be asked for all the same, though none of them says it.
+                theirs = served["metadata"].get("labels")
+                if isinstance(theirs, dict):
+                    labels |= {name: value for name, value in theirs.items() if isinstance(value, str)}
+            found = self._looks[id(version), admin] = _Look(*place_of(key, version), labels, served)
         return found
 
     def line(self, form: Form, verb: str, key: Key, version: Version, admin: bool) -> bytes:
@@ -200,7 +220,7 @@ class ChangeFeed:
             if selectable and now.project == before.project:
                 return memo.line(self.form, "DELETED", key, now, self.admin)
             return memo.left(self.form, key, before, change.revision, self.admin)
-        if is_in and now.project == before.project:
+        if is_in and (now.project == before.project or place_of(key, now) == place_of(key, before)):
             return memo.line(self.form, "MODIFIED", key, now, self.admin)
         left = memo.left(self.form, key, before, change.revision, self.admin)
         # Another namespace is another name in Kubernetes: gone there, new here.
@@ -210,7 +230,8 @@ class ChangeFeed:
         return self.selection.holds(key, version) and (self.selector.everything or self._matches(key, version, memo))
 
     def _matches(self, key: Key, version: Version, memo: Memo) -> bool:
-        return self.selector.matches(*memo.look(key, version, self.admin))
+        look = memo.look(key, version, self.admin)
+        return self.selector.matches(look.name, look.namespace, look.labels, look.fields(self.selector))
 
     def bookmark(self, revision: int, initial_end: bool = False) -> bytes:
         return self.form.bookmark(revision, initial_end)
@@ -350,9 +371,9 @@ class _Audience:
         for version, concerned in ((change.now, is_in), (change.before, was_in)):
             if version is None or not concerned:
                 continue
-            status = memo.look(change.key, version, self.admin)[3]
+            status = memo.look(change.key, version, self.admin).served.get("status")
             for field, by_text in self.by_field.items():
-                value = status.get(field)
+                value = status.get(field) if isinstance(status, dict) else None
                 if isinstance(value, str):
                     found.update(by_text.get(value, {}))
                 else:  # lists, numbers, null: the selector knows what equals them
@@ -362,6 +383,9 @@ class _Audience:
 
 
 def _wanted_text(selector: Selector) -> tuple[str, str] | None:
+    """(field under `status`, text). Selectors of whole objects are asked one by one."""
+    if selector.whole:
+        return None
     return next(((term.path[0], term.value) for term in selector.status if term.equal and len(term.path) == 1), None)
 
 

@@ -52,7 +52,8 @@ class LabelTerm(msgspec.Struct, frozen=True):
 
 
 class FieldTerm(msgspec.Struct, frozen=True):
-    """`path=value` or, not `equal`, `path!=value`. `path` are keys under `status`, or ("metadata", "name" | "namespace")."""
+    """`path=value` or, not `equal`, `path!=value`. `path` are keys under `status` (of the object itself, where the selector is
+    `whole`), or ("metadata", "name" | "namespace")."""
 
     path: tuple[str, ...]
     value: str
@@ -66,7 +67,9 @@ class Selector(msgspec.Struct, frozen=True):
     """About metadata.name and metadata.namespace."""
     labels: tuple[LabelTerm, ...] = ()
     status: tuple[FieldTerm, ...] = ()
-    """About fields under `status`; their path starts below it."""
+    """About fields under `status`, their path starts below it; where it is `whole`, about any field of the object."""
+    whole: bool = False
+    """For objects of another Kubernetes API, which have a `spec` and more: `matches` is given the whole object as `status`."""
     everything: bool = True
     """It selects every object."""
     needs_body: bool = False
@@ -98,11 +101,11 @@ class Selector(msgspec.Struct, frozen=True):
 EVERYTHING = Selector()
 
 
-def parse(label_selector: str, field_selector: str) -> Selector:
+def parse(label_selector: str, field_selector: str, *, whole: bool = False) -> Selector:
     """Both selectors of a request as one value; "" selects everything. Raises BadRequest, whose text says what is wrong.
 
     Fields that may be named: metadata.name, metadata.namespace, anything under `status.`, and `object.id`: the object's id
-    (WEaaS' name for it).
+    (WEaaS' name for it). `whole`: any path of the object (`spec.host`, `type`), which is more than an API server takes.
     """
     if not label_selector and not field_selector:
         return EVERYTHING
@@ -115,6 +118,8 @@ def parse(label_selector: str, field_selector: str) -> Selector:
     for path, equal, value in fields:
         if path in ("metadata.name", "metadata.namespace"):
             meta.add(FieldTerm(tuple(path.split(".")), value, equal))
+        elif whole and all(path.split(".")):
+            status.add(FieldTerm(tuple(path.split(".")), value, equal))
         elif path == "object.id":
             meta.add(FieldTerm(("metadata", "name"), name_of(value), equal))
         elif path.startswith("status.") and all(path.split(".")):
@@ -122,18 +127,22 @@ def parse(label_selector: str, field_selector: str) -> Selector:
         else:
             raise BadRequest(
                 f"field label not supported: {_quoted(path)}; "
-                "a field selector may name metadata.name, metadata.namespace, object.id and status.…"
+                f"a field selector may name {'any path of the object' if whole else _NAMED}"
             )
     pinned = {term.path[1]: term.value for term in sorted(meta, key=_field_order) if term.equal}
     return Selector(
         meta=tuple(sorted(meta, key=_field_order)),
         labels=tuple(sorted(set(labels), key=LabelTerm.order)),
         status=tuple(sorted(status, key=_field_order)),
+        whole=whole,
         everything=not (meta or labels or status),
         needs_body=bool(status) or any(term.key != SOURCE_LABEL for term in labels),
         name=pinned.get("name"),
         namespace=pinned.get("namespace"),
     )
+
+
+_NAMED = "metadata.name, metadata.namespace, object.id and status.…"
 
 
 def _field_order(term: FieldTerm) -> tuple[tuple[str, ...], str, bool]:
