@@ -6,7 +6,7 @@ VENV := .venv
 # Packages of the distribution, each where it is first needed. They are installed as root or through `sudo -n`; else the
 # command to run is printed.
 VENV_PACKAGES := python3-venv
-TEST_PACKAGES := rabbitmq-server
+TEST_PACKAGES := rabbitmq-server bind9
 BENCH_PACKAGES := rabbitmq-server libnginx-mod-nchan etcd-server gcc libc6-dev procps
 # Unpacked into build/, never installed: the oldest kubectl that is held to.
 KUBECTL_PACKAGE := kubernetes-client
