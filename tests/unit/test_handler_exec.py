@@ -21,7 +21,6 @@ from vedette.ports import Event
 from vedette.testing.clock import FakeClock
 from vedette.testing.handling import FakeContext, change, handler_needs
 
-
 SHELL = "/bin/sh"
 """Programs for the tests are shell scripts; the handler itself uses none."""
 
