@@ -402,6 +402,7 @@ def serve_blocking(code: Code, link: Link, first: list[Call], appetite: _Appetit
     signal.signal(signal.SIGTERM, stop)
     _start_reading(link, more, first)
     link.send(Ready(1, False))
+    leaving = "it was asked to end"
     while (call := calls.get()) is not None and not stopping:
         context = BlockingContext(link, call)
         try:
@@ -414,8 +415,9 @@ def serve_blocking(code: Code, link: Link, first: list[Call], appetite: _Appetit
             said = _raised(code, call, why)
         link.send(said)
         if text := appetite.too_much():
-            link.send(Leaving(text))
+            leaving = text
             break
+    link.send(Leaving(leaving))
     closed = code.close()
     if inspect.isawaitable(closed):
         asyncio.run(_awaited(closed))
@@ -427,7 +429,7 @@ async def serve_async(code: Code, link: Link, first: list[Call], appetite: _Appe
     waiting: deque[Call] = deque()  # as long as engine/worker.AHEAD
     tasks: set[asyncio.Task[None]] = set()
     over = asyncio.Event()
-    leaving = ""
+    leaving = "it was asked to end"
 
     def more(batch: list[Call]) -> None:
         waiting.extend(batch)
@@ -453,8 +455,7 @@ async def serve_async(code: Code, link: Link, first: list[Call], appetite: _Appe
     await over.wait()
     while tasks:
         await asyncio.wait(tasks)
-    if leaving:
-        link.send(Leaving(leaving))
+    link.send(Leaving(leaving))
     closed = code.close()
     if inspect.isawaitable(closed):
         await closed
@@ -514,7 +515,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.set_inheritable(chosen.pipe, False)
     link = Link(socket.socket(fileno=chosen.pipe), _gone)
     start, first = link.first()
-    logging.basicConfig(handlers=[_ToService(link)], level=logging.INFO)
+    logging.basicConfig(handlers=[_ToService(link)], level=logging.INFO, format="%(message)s")
     logging.captureWarnings(True)
     with asyncio.Runner() as runner:
         try:

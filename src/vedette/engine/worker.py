@@ -206,11 +206,13 @@ class WorkerProcess:
         name = self._code.name
         resent: list[_Call] = []
         for call in life.in_hand.values():
-            innocent = life.cause == "leaving" or (life.cause == "deadline" and call not in life.culprits)
-            if again and innocent and call.resent < MAX_RESENT:
-                call.resent += 1
+            if call.future.done():
+                continue
+            beside = life.cause == "deadline" and call not in life.culprits
+            call.resent += beside
+            if life.cause == "leaving" or (beside and call.resent <= MAX_RESENT):
                 resent.append(call)
-            elif not call.future.done():
+            else:
                 self._calls.labels(name, "died").inc()
                 call.future.set_exception(WorkerDied(life.why))
         resent += [call for call in life.behind if not call.future.done()]
@@ -528,7 +530,6 @@ class _Life(asyncio.Protocol):
             case Leaving():
                 self.cause, self.why = "leaving", f"the process of {self._code.name} is replaced: {frame.text}"
                 self._stopping = True
-                self._signal(signal.SIGTERM)
                 spawn(self._tasks, self._not_gone(), "worker that leaves")
 
     async def _not_gone(self) -> None:
