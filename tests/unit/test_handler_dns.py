@@ -163,7 +163,7 @@ async def test_two_that_come_at_once_do_not_both_get_it() -> None:
     )
     assert sum(isinstance(one, GiveUp) for one in done) == 7
     assert len(rig.dns.values("web.cloud.example.org")) == 1
-    assert rig.handler._locks == {}
+    assert rig.handler._claims._locks == {}
 
 
 async def test_a_server_has_its_addresses_of_both_families_and_their_names() -> None:
@@ -250,7 +250,7 @@ async def test_a_call_that_ended_between_two_messages_is_made_good_by_the_next()
 async def test_what_can_not_be_said_in_dns_is_a_dead_letter_with_its_reason() -> None:
     rig = Rig(address=ROUTER)
     for event, why in (
-        (notice_event({}), "no object"),
+        (notice_event({}), "no change of an object"),
         (change({}, kind="Port"), "set the option `name`"),
         (route("a" * 64 + ".cloud.example.org"), "no name for DNS"),
     ):

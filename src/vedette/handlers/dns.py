@@ -11,18 +11,16 @@ Whose a record is:
   that has the right values already is taken for ours: that is how a call looks that ended before it could be noted.
 - What an object no longer says is removed if it still has the values that were written, else left alone.
 
-What was written is remembered: `object <source/group/Kind/id>` has its records, `name <name>` those who hold it, the first one
-first. Without a memory (a new handler, a call that failed half-way) the state before the change says what to look for.
+What was written is remembered: `object <source/group/Kind/id>` has its records, _claims.py keeps who holds a name. Without a
+memory (a new handler, a call that failed half-way) the state before the change says what to look for.
 """
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import logging
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -30,6 +28,8 @@ import msgspec
 from vedette.clients.dns import Key as TsigKey
 from vedette.clients.dns import Nameserver, RRset, Write, canonical, host_name, read_key_file, within
 from vedette.errors import ConfigError, Conflict, GiveUp, TryLater
+from vedette.handlers import _claims as claims
+from vedette.handlers._claims import MAX_HOLDERS, Claims, Holders
 from vedette.handlers._template import NOTHING, Place, Template, Values, template
 from vedette.kit.log import kv
 from vedette.kit.secret import Secret
@@ -41,10 +41,6 @@ log = logging.getLogger("vedette.handlers.dns")
 
 MAX_VALUES = 50
 """Addresses of one name; more go to the dead letters."""
-MAX_HOLDERS = 100
-"""Objects that share one name; one more goes to the dead letters."""
-RECENT = 10_000
-"""Names whose holders are kept here too, until they are read back from the store; the oldest goes first."""
 ROUNDS = 3
 """How often it is looked again when somebody else changed a name in between; then the call is made again later."""
 NOT_YET_SECONDS = 5.0
@@ -54,8 +50,6 @@ Records = dict[str, tuple[str, ...]]
 """Type → values: what one name has."""
 Names = dict[str, Records]
 """Name → what it has."""
-Holders = list[tuple[str, Records]]
-"""Who says what of a name; the first one's is what DNS has."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,19 +124,16 @@ class DnsHandler:
         self._options = options
         self._nameserver = nameserver
         self._says = _Says(options, inventory)
-        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
-        self._recent: dict[str, Holders] = {}
+        self._claims = Claims()
 
     async def handle(self, event: Event, context: Context) -> str | None:
         """Make DNS say what the object says. Errors as in clients/dns.py; Conflict never leaves."""
-        if event.key is None:
-            raise GiveUp("this is no object: give the handler `kinds` in its `on`")
-        subject = f"{event.key.source}/{event.key.group}/{event.key.kind}/{event.key.id}"
+        subject = claims.subject(event)
         wanted = {} if event.verb == "DELETED" else await self._says.of(event)
         remembered = await context.recall(f"object {subject}")
         before = _names(remembered) if remembered is not None else await self._without_memory(event)
         names = sorted({*wanted, *before})
-        async with self._alone(names):
+        async with self._claims.alone(names):
             for _ in range(ROUNDS):
                 change = _Change()
                 for name in names:
@@ -156,8 +147,7 @@ class DnsHandler:
             else:
                 raise TryLater(f"{', '.join(names)}: somebody else is changing these records", delay=NOT_YET_SECONDS)
             for name, holders in change.holders.items():
-                self._note(name, holders)
-                context.remember(f"name {name}", holders or None)
+                self._claims.keep(name, holders, context)
         context.remember(f"object {subject}", wanted or None)
         return "; ".join(change.said) or "nothing to change"
 
@@ -176,7 +166,7 @@ class DnsHandler:
         self, change: _Change, name: str, subject: str, wanted: Records | None, before: Records, context: Context
     ) -> None:
         """What has to be written at one name, and who holds it then. Raises GiveUp: it is somebody else's."""
-        holders = await self._holders(name, context)
+        holders = [(holder, _records(said)) for holder, said in await self._claims.holders(name, context)]
         first = holders[0] if holders else None
         others = [one for one in holders if one[0] != subject]
         if first is not None and first[0] != subject:
@@ -225,40 +215,6 @@ class DnsHandler:
     async def _write(self, change: _Change) -> None:
         for zone, writes in change.writes.items():
             await self._nameserver.write(zone, writes)
-
-    async def _holders(self, name: str, context: Context) -> Holders:
-        recent = self._recent.get(name)
-        if recent is not None:
-            return recent
-        return [(str(subject), _records(records)) for subject, records in await context.recall(f"name {name}") or ()]
-
-    def _note(self, name: str, holders: Holders) -> None:
-        """Another object's call may come before ours is written to the store."""
-        self._recent.pop(name, None)
-        if len(self._recent) >= RECENT:
-            self._recent.pop(next(iter(self._recent)))
-        self._recent[name] = holders
-
-    @asynccontextmanager
-    async def _alone(self, names: Iterable[str]) -> AsyncIterator[None]:
-        """One call at a time for each name, in one order so that two calls never wait for each other. A call holds as many locks
-        as its object has names; they go when nobody wants them."""
-        async with AsyncExitStack() as stack:
-            for name in names:
-                await stack.enter_async_context(self._lock(name))
-            yield
-
-    @asynccontextmanager
-    async def _lock(self, name: str) -> AsyncIterator[None]:
-        lock, users = self._locks.get(name, (asyncio.Lock(), 0))
-        self._locks[name] = (lock, users + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            _, users = self._locks.pop(name)
-            if users > 1:
-                self._locks[name] = (lock, users - 1)
 
 
 class _Change:
