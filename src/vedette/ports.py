@@ -450,9 +450,10 @@ class Store(Protocol):
 class Offer(Protocol):
     """What a source is given to hand over news."""
 
-    async def __call__(self, notices: Sequence[Notice]) -> None:
-        """Returns when all of them are durable; only then may the source say yes upstream. Raises TryLater: nothing is
-        promised, offer the same again after the delay."""
+    async def __call__(self, notices: Sequence[Notice | NewEntry]) -> None:
+        """Returns when all of them are durable; only then may the source say yes upstream. What is an entry already, with its
+        readings, is taken as it is: no kind reads it. Raises TryLater: nothing is promised, offer the same again after the
+        delay."""
         ...
 
 

@@ -57,17 +57,18 @@ class Ingest:
             "notices_unread_total", "Entries whose payload a kind could not read (kept all the same)", "source", "kind"
         )
 
-    async def offer(self, notices: Sequence[Notice]) -> None:
+    async def offer(self, notices: Sequence[Notice | NewEntry]) -> None:
         """Make them durable. See `ports.Offer`. Raises StoreUnavailable: nothing was kept, nothing counted; offer again."""
         entries: list[NewEntry] = []
         revisions: list[int | None]
         boring: list[Notice] = []
         until = time.perf_counter() + SLICE_SECONDS
-        for number, notice in enumerate(notices):
+        for number, offered in enumerate(notices):
+            notice = offered.notice if isinstance(offered, NewEntry) else offered
             if self._drop and notice.event_type not in _OWN and self._is_dropped(notice):
                 boring.append(notice)
                 continue
-            entries.append(NewEntry(notice, self._read(notice)))
+            entries.append(offered if isinstance(offered, NewEntry) else NewEntry(notice, self._read(notice)))
             if not number & 15 and time.perf_counter() >= until:
                 await asyncio.sleep(0)
                 until = time.perf_counter() + SLICE_SECONDS

@@ -20,6 +20,7 @@ from vedette.clients.amqp import AmqpBroker, Broker, address
 from vedette.errors import QueueShared, TryLater
 from vedette.kit.clock import SystemClock, parse_us
 from vedette.kit.telemetry import Telemetry
+from vedette.model.entry import NewEntry
 from vedette.model.notice import GAP, NOT_UNDERSTOOD, Notice
 from vedette.sources.openstack import OpenStackSource, Options, QueueOptions
 from vedette.testing.broker import FakeBroker
@@ -60,6 +61,8 @@ class Taker:
     def __init__(self) -> None:
         self.batches: list[tuple[Notice, ...]] = []
         """What was taken, offer by offer."""
+        self.entries: list[NewEntry] = []
+        """Of what was taken, that which came with its readings."""
         self.offered: list[tuple[Notice, ...]] = []
         """What was offered, taken or not."""
         self.refuse = 0
@@ -69,13 +72,15 @@ class Taker:
         self.hold.set()
         self._changed = asyncio.Condition()
 
-    async def __call__(self, notices: Sequence[Notice]) -> None:
-        self.offered.append(tuple(notices))
-        refused = self.refuse > 0 and any(one.event_type != GAP for one in notices)
+    async def __call__(self, notices: Sequence[Notice | NewEntry]) -> None:
+        taken = tuple(one.notice if isinstance(one, NewEntry) else one for one in notices)
+        self.offered.append(taken)
+        refused = self.refuse > 0 and any(one.event_type != GAP for one in taken)
         if refused:
             self.refuse -= 1
         else:
-            self.batches.append(tuple(notices))
+            self.batches.append(taken)
+            self.entries += [one for one in notices if isinstance(one, NewEntry)]
         async with self._changed:
             self._changed.notify_all()
         if refused:
