@@ -159,6 +159,8 @@ def streams(place: Cloud) -> list[str]:
 
 
 POSTS = ("/v1/tickets", "/v1/resync")
+HOOK = "/v1/hooks/generic/nobody"
+"""Hooks judge their callers themselves (test_hooks.py); one that isn't there looks the same to everybody."""
 
 
 async def crawl(place: Cloud, asker: Asker, who: str, ids: Sequence[tuple[str, str]]) -> dict[str, bytes]:
@@ -280,7 +282,7 @@ async def test_what_each_tenant_sees_of_each_kind(place: Cloud, asker: Asker) ->
 async def test_the_crawl_asks_every_route_that_there_is(place: Cloud) -> None:
     """A new route has to be looked at by a tenant here."""
     app = place.service._servers[0]._runner.app
-    asked = [path.partition("?")[0] for path in [*paths([("ports", "x")]), *streams(place), *POSTS, "/t/port", "/port/t"]]
+    asked = [path.partition("?")[0] for path in [*paths([("ports", "x")]), *streams(place), *POSTS, HOOK, "/t/port", "/port/t"]]
     missed = []
     for resource in app.router.resources():
         # A parameter is one segment, whatever else its pattern says.
@@ -307,6 +309,8 @@ async def test_without_a_token_there_is_nothing_but_health(place: Cloud, asker: 
     await asker.status("/v1/events?ticket=nonsense", 401)
     for path in POSTS:
         await asker.status(path, 401, method="POST")
+    for who in ({}, place.token("alice"), place.token("root")):
+        await asker.status(HOOK, 404, method="POST", headers=who)
 
 
 async def test_metrics_and_status_are_for_admins_and_metrics_for_this_machine(place: Cloud, asker: Asker) -> None:
