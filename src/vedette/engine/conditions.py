@@ -115,7 +115,7 @@ class View:
         self._old: Any = None
         self._payload: Any = _MISSING
         self._changed: list[str] | None = None
-        self._paths: frozenset[str] | None = None
+        self._paths: dict[str, bool] = {}
 
     @property
     def object(self) -> Any:
@@ -139,12 +139,13 @@ class View:
             self._changed = changed_paths(self.old, self.object)
         return self._changed
 
-    @property
-    def paths(self) -> frozenset[str]:
-        """The same, to look one up."""
-        if self._paths is None:
-            self._paths = frozenset(self.changed)
-        return self._paths
+    def has_changed(self, path: str) -> bool:
+        """Whether a path is one of them."""
+        found = self._paths.get(path)
+        if found is None:
+            found = path in self._changed if self._changed is not None else has_changed(self.old, self.object, path)
+            self._paths[path] = found
+        return found
 
     @property
     def payload(self) -> Any:
@@ -235,10 +236,11 @@ def changed_paths(old: Any, new: Any) -> list[str]:
 
 
 def _changed_in(prefix: str, old: dict[str, Any], new: dict[str, Any], depth: int, found: list[str]) -> None:
+    known = old.get
     for name, value in new.items():
-        before = old.get(name, _MISSING)
+        before = known(name, _MISSING)
         # Most fields are equal texts.
-        if not (value is before or (type(value) is type(before) is str and value == before)):
+        if value is not before and not (type(value) is str and value == before):
             _changed_at(prefix + name, before, value, depth, found)
     if not old.keys() <= new.keys():
         for name, before in old.items():
@@ -257,6 +259,29 @@ def _changed_at(path: str, before: Any, value: Any, depth: int, found: list[str]
             found.insert(place, path)
     elif not _alike(before, value):
         found.append(path)
+
+
+def has_changed(old: Any, new: Any, wanted: str, prefix: str = "", depth: int = 0) -> bool:
+    """Whether `wanted` is one of `changed_paths`, without finding the others."""
+    rest = wanted[len(prefix) :]
+    ends = [place for place, letter in enumerate(rest) if letter == "."]
+    for end in (*ends, len(rest)):  # a name may have dots in it
+        name = rest[:end]
+        before, value = old.get(name, _MISSING), new.get(name, _MISSING)
+        if before is value:
+            continue
+        if end == len(rest):
+            found: list[str] = []
+            _changed_at(wanted, before, value, depth, found)
+            if wanted in found:
+                return True
+            continue
+        inside = [one for one in (before, value) if one is not _MISSING]
+        if depth < MAX_DEPTH and all(type(one) is dict for one in inside) and wanted[: len(prefix) + end] not in _OURS:
+            was, now = ({} if one is _MISSING else one for one in (before, value))
+            if has_changed(was, now, wanted, f"{prefix}{name}.", depth + 1):
+                return True
+    return False
 
 
 _OURS = frozenset({"metadata.resourceVersion", "metadata.generation", "metadata.managedFields"})
@@ -589,7 +614,7 @@ def _among(path: Path, wanted: frozenset[str]) -> _Native:
 
 
 def _changed(wanted: str) -> _Native:
-    return lambda view: wanted in view.paths
+    return lambda view: view.has_changed(wanted)
 
 
 def _member(wanted: str, path: Path) -> _Native:
@@ -918,7 +943,7 @@ def _worked_out(tokens: Sequence[_Token], place: int) -> tuple[tuple[str, ...], 
         after = tokens[place + 3].text if place + 3 < len(tokens) else ")"
         asks = [token.text for token in tokens[place + 1 : place + 3]] == ["in", "changed"]
         if asks and before in _ALONE and after in _ALONE:
-            return ("in", wanted), place + 3, _Given(lambda view: wanted in view.paths, "")
+            return ("in", wanted), place + 3, _Given(_changed(wanted), "")
         return None
     if tokens[place].text == "has" and place + 2 < len(tokens):
         end = _closing(tokens, place + 1)
