@@ -31,6 +31,8 @@ from serving import (
     words,
 )
 
+from vedette import plugins
+
 pytestmark = pytest.mark.kubectl
 
 
@@ -117,7 +119,7 @@ async def test_kinds_by_short_names_several_at_once_and_the_category(kubectl: Ku
     resources = await kubectl.said("api-resources", "--no-headers", "-o", "name")
     assert [f"ports.{GROUP}"] in resources
     assert ["namespaces"] in resources
-    assert len(resources) == 25
+    assert len(resources) == len(plugins.kinds()) + 1
     assert [line[0] for line in await kubectl.said("get", "ns", "--no-headers")] == [A, B, "no-project"]
     assert (await kubectl.said("get", "ns", A, "--no-headers"))[0][:2] == [A, "Active"]
 

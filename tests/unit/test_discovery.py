@@ -14,6 +14,8 @@ from vedette.api import discovery
 from vedette.api.routes.discovery import routes
 from vedette.errors import NotAcceptable
 from vedette.ports import Field, Kind
+from vedette.store.memory import MemoryStore
+from vedette.testing.clock import FakeClock
 
 KIND = Kind(
     kind="LoadBalancer",
@@ -31,6 +33,9 @@ OTHER = Kind(
     fields={}, columns=(),
 )  # fmt: skip
 KINDS = (KIND, OTHER)
+THERE = tuple(discovery.of_kind(kind) for kind in KINDS)
+ALL = tuple(discovery.of_kind(kind) for kind in plugins.kinds())
+NAMESPACES = discovery.of_kind(discovery.NAMESPACE)
 AGGREGATED = (
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,"
     "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"
@@ -38,7 +43,7 @@ AGGREGATED = (
 
 
 def test_a_group_lists_its_kinds_only() -> None:
-    found = discovery.resources(KINDS, "openstack.vedette.dev")
+    found = discovery.resources(THERE, "openstack.vedette.dev")
     assert found["groupVersion"] == "openstack.vedette.dev/v1"
     assert found["resources"] == [
         {
@@ -51,21 +56,35 @@ def test_a_group_lists_its_kinds_only() -> None:
             "categories": ["openstack"],
         }
     ]
-    assert [group["name"] for group in discovery.group_list(KINDS)["groups"]] == ["openstack.vedette.dev", "vedette.dev"]
-    assert discovery.group("vedette.dev")["preferredVersion"]["groupVersion"] == "vedette.dev/v1"
+    assert [group["name"] for group in discovery.group_list(THERE)["groups"]] == ["openstack.vedette.dev", "vedette.dev"]
+    assert discovery.group(THERE, "vedette.dev")["preferredVersion"]["groupVersion"] == "vedette.dev/v1"
+
+
+def test_versions_are_in_kubernetes_order_and_the_first_is_preferred() -> None:
+    there = [
+        discovery.Resource(group="g", version=version, plural=f"p{number}", singular="p", kind="P", namespaced=False)
+        for number, version in enumerate(["v1beta1", "v1", "odd", "v2alpha1", "v11", "v1beta10", "v2", "v2alpha1"])
+    ]
+    assert discovery.versions(there, "g") == ["v11", "v2", "v1", "v1beta10", "v1beta1", "v2alpha1", "odd"]
+    found = discovery.group(there, "g")
+    assert found["preferredVersion"] == {"groupVersion": "g/v11", "version": "v11"}
+    assert [one["name"] for one in discovery.resources(there, "g", "v2alpha1")["resources"]] == ["p3", "p7"]
+    (group,) = discovery.aggregated(there, "v2")["items"]
+    assert [one["version"] for one in group["versions"]] == discovery.versions(there, "g")
+    assert group["versions"][0]["resources"][0]["scope"] == "Cluster"
 
 
 def test_the_core_group_has_namespaces_without_a_namespace() -> None:
-    (resource,) = discovery.core_resources()["resources"]
+    (resource,) = discovery.resources([NAMESPACES], "")["resources"]
     assert (resource["name"], resource["namespaced"], resource["kind"]) == ("namespaces", False, "Namespace")
 
 
 @pytest.mark.parametrize("version", ["v2", "v2beta1"])
 def test_both_forms_say_the_same(version: str) -> None:
-    found = discovery.aggregated(plugins.kinds(), version)
+    found = discovery.aggregated(ALL, version)
     assert found["apiVersion"] == f"apidiscovery.k8s.io/{version}"
     for group in found["items"]:
-        plain = discovery.resources(plugins.kinds(), group["metadata"]["name"])["resources"]
+        plain = discovery.resources(ALL, group["metadata"]["name"])["resources"]
         (served,) = group["versions"]
         assert [
             {
@@ -77,7 +96,7 @@ def test_both_forms_say_the_same(version: str) -> None:
             }
             for resource in served["resources"]
         ] == plain
-    (core,) = discovery.aggregated(KINDS, version, core=True)["items"]
+    (core,) = discovery.aggregated([NAMESPACES, *THERE], version, core=True)["items"]
     assert core["versions"][0]["resources"][0]["scope"] == "Cluster"
 
 
@@ -106,7 +125,8 @@ async def client() -> Any:
         return response
 
     app = web.Application(middlewares=[errors])
-    app.add_routes(routes(SimpleNamespace(kinds=KINDS)))
+    store = MemoryStore(FakeClock())
+    app.add_routes(routes(SimpleNamespace(kinds=KINDS, store=store, sources=list)))  # type: ignore[arg-type]
     async with TestClient(TestServer(app)) as client:
         yield client
 

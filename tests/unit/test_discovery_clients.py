@@ -29,6 +29,8 @@ from vedette.api.table import row, table
 from vedette.errors import NotFound, VedetteError
 from vedette.model.selector import parse
 from vedette.ports import Column, Field, Kind
+from vedette.store.memory import MemoryStore
+from vedette.testing.clock import FakeClock
 
 KIND = Kind(
     kind="Port",
@@ -143,7 +145,8 @@ def service() -> web.Application:
         return web.Response(body=body, content_type="application/json")
 
     app = web.Application(middlewares=[errors])
-    app.add_routes(routes(SimpleNamespace(kinds=(KIND,))))
+    needs = SimpleNamespace(kinds=(KIND,), store=MemoryStore(FakeClock()), sources=list)
+    app.add_routes(routes(needs))  # type: ignore[arg-type]
     for prefix in ("", "/clusters/{source}"):
         base = f"{prefix}/apis/{GROUP}/v1"
         app.add_routes(

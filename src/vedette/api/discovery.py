@@ -1,4 +1,5 @@
-"""What there is, as Kubernetes' discovery documents: kinds come in, dicts ready for JSON go out. routes/discovery.py serves them.
+"""What there is, as Kubernetes' discovery documents: resources come in, dicts ready for JSON go out. routes/discovery.py serves
+them, of our own kinds (`of_kind`) and of what a Kubernetes source has (clusters.py).
 
 Plain discovery (`/api`, `/apis`, one list a group) is what kubectl 1.20, kr8s, kopf and the Python clients read; the aggregated
 form (`APIGroupDiscoveryList`, KEP-3352) is what kubectl asks for since 1.26, two requests instead of one a group.
@@ -7,15 +8,47 @@ form (`APIGroupDiscoveryList`, KEP-3352) is what kubectl asks for since 1.26, tw
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
 
 from vedette import __version__
+from vedette.model.reading import OPENSTACK, VEDETTE
 from vedette.ports import Column, Field, Kind
 
 VERBS = ("get", "list", "watch")
-CATEGORIES = ("openstack",)
-"""`kubectl get openstack` lists every kind."""
+CATEGORIES: Mapping[str, tuple[str, ...]] = {OPENSTACK: ("openstack",), VEDETTE: ("vedette",)}
+"""`kubectl get openstack` lists every kind of the cloud."""
+
+
+class Resource(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be asked for under a group and a version."""
+
+    group: str
+    """"" for the core group."""
+    version: str
+    plural: str
+    singular: str
+    kind: str
+    namespaced: bool
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+
+
+def of_kind(kind: Kind) -> Resource:
+    """One of our own; every group of ours has one version, and namespaces are the only kind outside of namespaces."""
+    return Resource(
+        group=kind.group,
+        version="v1",
+        plural=kind.plural,
+        singular=kind.singular,
+        kind=kind.kind,
+        namespaced=bool(kind.group),
+        short_names=kind.short_names,
+        categories=CATEGORIES.get(kind.group, ()),
+    )
+
 
 NAMESPACE = Kind(
     kind="Namespace",
@@ -41,40 +74,45 @@ def api_versions() -> dict[str, Any]:
     return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
 
 
-def core_resources() -> dict[str, Any]:
-    """`/api/v1`: namespaces. (kopf waits for ever without them.)"""
-    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "v1", "resources": [_resource(NAMESPACE)]}
+class Grouped(Protocol):
+    """A kind or a resource."""
+
+    @property
+    def group(self) -> str: ...
 
 
-def groups(kinds: Sequence[Kind]) -> list[str]:
-    """The API groups, in the order of their first kind."""
-    return list(dict.fromkeys(kind.group for kind in kinds if kind.group))
+def groups(there: Iterable[Grouped]) -> list[str]:
+    """The API groups but the core group, in the order in which they first come."""
+    return list(dict.fromkeys(one.group for one in there if one.group))
 
 
-def group_list(kinds: Sequence[Kind]) -> dict[str, Any]:
+def versions(there: Iterable[Resource], group: str) -> list[str]:
+    """A group's versions, the preferred one first: as Kubernetes orders them, v2 before v1 before v1beta2 before the others."""
+    return sorted({one.version for one in there if one.group == group}, key=_priority)
+
+
+def group_list(there: Sequence[Resource]) -> dict[str, Any]:
     """`/apis`."""
-    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(name) for name in groups(kinds)]}
+    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(there, name) for name in groups(there)]}
 
 
-def group(name: str) -> dict[str, Any]:
+def group(there: Sequence[Resource], name: str) -> dict[str, Any]:
     """`/apis/{group}`."""
-    return {"kind": "APIGroup", "apiVersion": "v1", **_group(name)}
+    return {"kind": "APIGroup", "apiVersion": "v1", **_group(there, name)}
 
 
-def resources(kinds: Sequence[Kind], group: str) -> dict[str, Any]:
-    """`/apis/{group}/v1`."""
+def resources(there: Sequence[Resource], group: str, version: str = "v1") -> dict[str, Any]:
+    """`/apis/{group}/{version}`; group "" is `/api/v1`. (kopf waits for ever without namespaces there.)"""
     return {
         "kind": "APIResourceList",
         "apiVersion": "v1",
-        "groupVersion": f"{group}/v1",
-        "resources": [_resource(kind) for kind in kinds if kind.group == group],
+        "groupVersion": f"{group}/{version}" if group else version,
+        "resources": [_resource(one) for one in there if (one.group, one.version) == (group, version)],
     }
 
 
-def aggregated(kinds: Sequence[Kind], version: str, *, core: bool = False) -> dict[str, Any]:
+def aggregated(there: Sequence[Resource], version: str, *, core: bool = False) -> dict[str, Any]:
     """`/apis` (or with `core` `/api`) as APIGroupDiscoveryList; `version` is `v2` or `v2beta1`, which differ in nothing else."""
-    names = [""] if core else groups(kinds)
-    served = (NAMESPACE,) if core else kinds
     return {
         "kind": "APIGroupDiscoveryList",
         "apiVersion": f"apidiscovery.k8s.io/{version}",
@@ -84,13 +122,14 @@ def aggregated(kinds: Sequence[Kind], version: str, *, core: bool = False) -> di
                 "metadata": {"name": name, "creationTimestamp": None} if name else {"creationTimestamp": None},
                 "versions": [
                     {
-                        "version": "v1",
-                        "resources": [_discovered(kind) for kind in served if kind.group == name],
+                        "version": served,
+                        "resources": [_discovered(one) for one in there if (one.group, one.version) == (name, served)],
                         "freshness": "Current",
                     }
+                    for served in versions(there, name)
                 ],
             }
-            for name in names
+            for name in ([""] if core else groups(there))
         ],
     }
 
@@ -116,36 +155,47 @@ def version() -> dict[str, str]:
     }
 
 
-def _group(name: str) -> dict[str, Any]:
-    version = {"groupVersion": f"{name}/v1", "version": "v1"}
-    return {"name": name, "versions": [version], "preferredVersion": version}
+def _group(there: Sequence[Resource], name: str) -> dict[str, Any]:
+    found = [{"groupVersion": f"{name}/{version}", "version": version} for version in versions(there, name)]
+    return {"name": name, "versions": found, "preferredVersion": found[0]}
 
 
-def _resource(kind: Kind) -> dict[str, Any]:
+_VERSION = re.compile(r"v([0-9]+)(?:(alpha|beta)([0-9]+))?")
+
+
+def _priority(version: str) -> tuple[int, int, int, str]:
+    found = _VERSION.fullmatch(version)
+    if found is None:
+        return 3, 0, 0, version
+    major, stage, minor = found.groups()
+    return {None: 0, "beta": 1, "alpha": 2}[stage], -int(major), -int(minor or 0), version
+
+
+def _resource(one: Resource) -> dict[str, Any]:
     resource: dict[str, Any] = {
-        "name": kind.plural,
-        "singularName": kind.singular,
-        "namespaced": kind.group != "",
-        "kind": kind.kind,
+        "name": one.plural,
+        "singularName": one.singular,
+        "namespaced": one.namespaced,
+        "kind": one.kind,
         "verbs": list(VERBS),
     }
-    if kind.short_names:
-        resource["shortNames"] = list(kind.short_names)
-    if kind.group:
-        resource["categories"] = list(CATEGORIES)
+    if one.short_names:
+        resource["shortNames"] = list(one.short_names)
+    if one.categories:
+        resource["categories"] = list(one.categories)
     return resource
 
 
-def _discovered(kind: Kind) -> dict[str, Any]:
+def _discovered(one: Resource) -> dict[str, Any]:
     resource: dict[str, Any] = {
-        "resource": kind.plural,
-        "responseKind": {"group": kind.group, "version": "v1", "kind": kind.kind},
-        "scope": "Namespaced" if kind.group else "Cluster",
-        "singularResource": kind.singular,
+        "resource": one.plural,
+        "responseKind": {"group": one.group, "version": one.version, "kind": one.kind},
+        "scope": "Namespaced" if one.namespaced else "Cluster",
+        "singularResource": one.singular,
         "verbs": list(VERBS),
     }
-    if kind.short_names:
-        resource["shortNames"] = list(kind.short_names)
-    if kind.group:
-        resource["categories"] = list(CATEGORIES)
+    if one.short_names:
+        resource["shortNames"] = list(one.short_names)
+    if one.categories:
+        resource["categories"] = list(one.categories)
     return resource

@@ -56,6 +56,11 @@ def v2(kinds: Sequence[Kind]) -> dict[str, Any]:
     }
 
 
+def nothing_v2() -> dict[str, Any]:
+    """`/openapi/v2` where no schema is known."""
+    return {"swagger": "2.0", "info": _INFO, "paths": {}, "definitions": {}}
+
+
 _INFO = {"title": "Vedette", "version": __version__, "description": "An OpenStack cloud, to list and to watch."}
 _TOKEN = "`Bearer` and a Keystone token or a configured one; X-Auth-Token is read too."  # noqa: S105 a description
 _V2, _V3 = "#/definitions/", "#/components/schemas/"

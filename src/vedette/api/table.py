@@ -156,7 +156,8 @@ class _Only(msgspec.Struct):
 
 class _Served(msgspec.Struct):
     metadata: msgspec.Raw
-    status: dict[str, Any] = {}
+    status: Any = None
+    """An object, of ours; another API server's may be anything."""
 
 
 class _Metadata(msgspec.Struct):

@@ -1,6 +1,8 @@
 """Core `/api/v1/namespaces`: the projects that the caller sees, so that kubectl, kopf and dashboards find their way.
 
 List and get are the projects that have an object now and those of the kind Project; a watch tells what happens to the latter.
+Of a Kubernetes source they are its Namespace objects, or, where it doesn't follow those, the namespaces of its objects; then a
+watch tells nothing after the first list.
 """
 
 from __future__ import annotations
@@ -11,15 +13,16 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from vedette.api import clusters
 from vedette.api.accept import accepted, truthy
 from vedette.api.discovery import NAMESPACE
+from vedette.api.routes import objects
 from vedette.api.routes.objects import (
     bookmark_of,
     flag,
     json_event,
     partial_event,
     revision_of,
-    source_of,
     table_bookmark,
     table_event,
     timeout_of,
@@ -41,8 +44,12 @@ def routes(needs: Needs) -> list[web.RouteDef]:
     async def known(request: web.Request) -> tuple[int, dict[str, dict[str, Any]]]:
         """Every namespace the caller sees, by name; as of a revision."""
         scope = request[IDENTITY].scope
-        selection = _projects(needs, request)
+        selection = await _told_by(needs, request)
         revision = needs.store.head
+        if selection.kind == NAMESPACE.kind:
+            of = await clusters.resources(needs.store, selection.source)
+            seen = await clusters.namespaces(needs.store, selection.source, scope, revision, of)
+            return revision, {name: _namespace(name, "", str(needs.store.oldest), None) for name in seen}
         names = set(await needs.store.projects()) | {NO_PROJECT} if scope.admin else set(scope.projects)
         found = {name: _namespace(name, "", str(needs.store.oldest), None) for name in names if name}
         after: tuple[str, str] | None = None
@@ -54,7 +61,18 @@ def routes(needs: Needs) -> list[web.RouteDef]:
             if after is None:
                 return revision, found
 
+    async def followed(request: web.Request) -> clusters.Served | None:
+        """Where a Kubernetes source follows its namespaces: they are objects like any other."""
+        if "source" not in request.match_info or not clusters.source_of(needs, request):
+            return None
+        try:
+            return await clusters.served(needs, request, "", "v1", "namespaces")
+        except NotFound:
+            return None
+
     async def many(request: web.Request) -> web.StreamResponse:
+        if (served := await followed(request)) is not None:
+            return await objects.many(needs, request, served)
         query = request.query
         selector = parse_selector(query.get("labelSelector", ""), query.get("fieldSelector", ""))
         form = accepted(request.headers.get("Accept", "")).form
@@ -72,6 +90,8 @@ def routes(needs: Needs) -> list[web.RouteDef]:
         return _json({"kind": "NamespaceList", "apiVersion": "v1", "metadata": metadata, "items": items})
 
     async def one(request: web.Request) -> web.StreamResponse:
+        if (served := await followed(request)) is not None:
+            return await objects.one(needs, request, served)
         name = request.match_info["name"]
         _, found = await known(request)
         if name not in found:
@@ -92,8 +112,13 @@ def routes(needs: Needs) -> list[web.RouteDef]:
     ]
 
 
-def _projects(needs: Needs, request: web.Request) -> Selection:
-    return Selection(scope=request[IDENTITY].scope, group=OPENSTACK, kind="Project", source=source_of(needs, request))
+async def _told_by(needs: Needs, request: web.Request) -> Selection:
+    """The objects that tell of namespaces: projects; of a Kubernetes source its namespaces, though it follows none."""
+    source = clusters.source_of(needs, request)
+    scope = request[IDENTITY].scope
+    if source and "source" in request.match_info and await clusters.is_kubernetes(needs, source):
+        return Selection(scope=scope, group="", kind=NAMESPACE.kind, source=source)
+    return Selection(scope=scope, group=OPENSTACK, kind="Project", source=source)
 
 
 def _holds(selector: Selector, namespace: dict[str, Any]) -> bool:
@@ -132,7 +157,7 @@ class _Namespaces(ChangeFeed):
 
 async def _watch(needs: Needs, request: web.Request, selector: Selector, form: str, known: Any) -> web.StreamResponse:
     query = request.query
-    feed = _Namespaces(_projects(needs, request), selector, _FORMS[form])
+    feed = _Namespaces(await _told_by(needs, request), selector, _FORMS[form])
     bookmarks = flag(query, "allowWatchBookmarks")
     after = revision_of(query.get("resourceVersion", ""))
     timeout = timeout_of(query)

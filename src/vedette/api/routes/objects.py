@@ -1,7 +1,8 @@
 """Get, list and watch of every kind: `/apis/{group}/v1[/namespaces/{project}]/{plural}[/{name}]`, also per source.
 
 The protocol is Kubernetes' own (kubernetes.io/docs/reference/using-api/api-concepts). A namespace is a project's id; `no-project`
-holds what has none.
+holds what has none. Objects of a Kubernetes source are under `/clusters/{source}/apis/{group}/{version}` and `/api/v1` there, in
+the namespaces that they have at their origin.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from contextlib import aclosing
 import msgspec
 from aiohttp import web
 
+from vedette.api import clusters
 from vedette.api.accept import Accepted, accepted, truthy
+from vedette.api.clusters import Served
 from vedette.api.server import IDENTITY, Needs
 from vedette.api.streams import send, stream
 from vedette.api.table import columns, partial, row
@@ -23,7 +26,7 @@ from vedette.engine.watch import ChangeFeed, Form, Memo
 from vedette.errors import BadRequest, Invalid, NotFound
 from vedette.model.change import Version
 from vedette.model.fold import NO_PROJECT, id_of
-from vedette.model.reading import Key
+from vedette.model.reading import VEDETTE, Key
 from vedette.model.selector import Selector
 from vedette.model.selector import parse as parse_selector
 from vedette.ports import Kind, Selection
@@ -37,51 +40,72 @@ _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 def routes(needs: Needs) -> list[web.RouteDef]:
-    kinds = {(kind.group, kind.plural): kind for kind in needs.kinds}
+    async def served(request: web.Request) -> Served:
+        path = request.match_info
+        found = await clusters.served(needs, request, path.get("group", ""), path.get("version", "v1"), path["plural"])
+        if "namespace" in path and not found.namespaced:
+            raise NotFound(NO_SUCH)
+        return found
 
-    def kind_of(request: web.Request) -> Kind:
-        kind = kinds.get((request.match_info["group"], request.match_info["plural"]))
-        if kind is None:
-            raise NotFound("the server could not find the requested resource")
-        return kind
+    async def some(request: web.Request) -> web.StreamResponse:
+        return await many(needs, request, await served(request))
 
-    async def many(request: web.Request) -> web.StreamResponse:
-        asked = _asked(needs, request, kind_of(request))
-        return await (_watch if asked.watch else _list)(needs, request, asked)
+    async def single(request: web.Request) -> web.StreamResponse:
+        found = await served(request)
+        if found.namespaced and "namespace" not in request.match_info:
+            raise NotFound(NO_SUCH)
+        return await one(needs, request, found)
 
-    async def one(request: web.Request) -> web.StreamResponse:
-        asked = _asked(needs, request, kind_of(request))
-        selection = msgspec.structs.replace(asked.selection, id=id_of(request.match_info["name"]))
-        page = await needs.store.objects(selection, limit=1)
-        if not page.items:
-            raise NotFound(f'{asked.kind.plural}.{asked.kind.group} "{request.match_info["name"]}" not found')
-        body = asked.form(page.items[0][1])
-        if asked.accepted.form == "table":
-            table = _table(asked, [row(asked.kind, body, asked.include)], {"resourceVersion": str(page.items[0][1].revision)})
-            return _json(msgspec.json.encode(table))
-        return _json(partial(body) if asked.accepted.form == "partial" else body)
-
-    found: list[web.RouteDef] = []
-    for prefix in ("", "/clusters/{source}"):
-        base = prefix + r"/apis/{group}/v1"
+    cluster = "/clusters/{source}"
+    return [
+        web.get(base + path, handler, allow_head=False)
+        for base in ("/apis/{group}/v1", f"{cluster}/apis/{{group}}/{{version}}", f"{cluster}/api/{{version}}")
         for path, handler in (
-            ("/{plural}", many),
-            ("/namespaces/{namespace}/{plural}", many),
-            ("/namespaces/{namespace}/{plural}/{name}", one),
-        ):
-            found.append(web.get(base + path, handler, allow_head=False))
-    return found
+            ("/{plural}", some),
+            ("/namespaces/{namespace}/{plural}", some),
+            ("/namespaces/{namespace}/{plural}/{name}", single),
+            *([("/{plural}/{name}", single)] if base.startswith(cluster) else []),
+        )
+    ]
+
+
+NO_SUCH = "the server could not find the requested resource"
+
+
+async def many(needs: Needs, request: web.Request, served: Served) -> web.StreamResponse:
+    """A list or a watch."""
+    asked = _asked(needs, request, served)
+    return await (_watch if asked.watch else _list)(needs, request, asked)
+
+
+async def one(needs: Needs, request: web.Request, served: Served) -> web.StreamResponse:
+    asked = _asked(needs, request, served)
+    name = request.match_info["name"]
+    # Its namespace is part of the selection, for an object of another API server part of its id.
+    id_ = _id_at_origin(request.match_info.get("namespace"), name) if served.whole else id_of(name)
+    page = await needs.store.objects(msgspec.structs.replace(asked.selection, id=id_, prefix=""), limit=1)
+    if not page.items:
+        raise NotFound(f'{served.called} "{name}" not found')
+    body = asked.form(page.items[0][1])
+    if asked.accepted.form == "table":
+        table = _table(asked, [row(asked.kind, body, asked.include)], {"resourceVersion": str(page.items[0][1].revision)})
+        return _json(msgspec.json.encode(table))
+    return _json(partial(body) if asked.accepted.form == "partial" else body)
 
 
 class _Asked(msgspec.Struct, frozen=True):
     """A request, understood."""
 
-    kind: Kind
+    served: Served
     selection: Selection
     selector: Selector
     accepted: Accepted
     include: str
     watch: bool
+
+    @property
+    def kind(self) -> Kind:
+        return self.served.kind
 
     def form(self, version: Version) -> bytes:
         """The object as this caller may see it."""
@@ -95,43 +119,48 @@ class _Asked(msgspec.Struct, frozen=True):
         return partial(body) if self.accepted.form == "partial" else body
 
 
-def source_of(needs: Needs, request: web.Request) -> str:
-    """The source that a path speaks of: `/clusters/{source}`, `/clusters/*` for all; without it the default one."""
-    source = request.match_info.get("source")
-    if source is None:
-        return needs.default_source
-    if source == "*":
-        return ""
-    if source not in needs.source_names:
-        raise NotFound(f"no source is called {source[:80]!a}")
-    return source
-
-
-def _asked(needs: Needs, request: web.Request, kind: Kind) -> _Asked:
+def _asked(needs: Needs, request: web.Request, served: Served) -> _Asked:
     query = request.query
-    selector = parse_selector(query.get("labelSelector", ""), query.get("fieldSelector", ""))
+    selector = parse_selector(query.get("labelSelector", ""), query.get("fieldSelector", ""), whole=served.whole)
     namespace = request.match_info.get("namespace")
     if namespace is None and selector.namespace is not None:
         namespace = selector.namespace  # `metadata.namespace=` is the same question, and the store can use it
+    kind = served.kind
     selection = Selection(
         scope=request[IDENTITY].scope,
         group=kind.group,
         kind=kind.kind,
-        source=source_of(needs, request),
-        project=None if namespace is None else "" if namespace == NO_PROJECT else namespace,
-        id=id_of(selector.name) if selector.name is not None else "",
+        # What Vedette itself owns is of no source, or tells of one of them: there is no default.
+        source="" if kind.group == VEDETTE and "source" not in request.match_info else clusters.source_of(needs, request),
     )
+    if served.whole:
+        id_ = prefix = ""
+        if selector.name is not None and (namespace is not None or not served.namespaced):
+            id_ = _id_at_origin(namespace if served.namespaced else None, selector.name)
+        elif namespace is not None and served.namespaced:
+            prefix = f"{namespace}/"
+        selection = msgspec.structs.replace(selection, id=id_, prefix=prefix)
+    else:
+        selection = msgspec.structs.replace(
+            selection,
+            project=None if namespace is None else "" if namespace == NO_PROJECT else namespace,
+            id=id_of(selector.name) if selector.name is not None else "",
+        )
     include = query.get("includeObject", "Metadata")
     if include not in ("None", "Metadata", "Object"):
         raise BadRequest(f"includeObject must be None, Metadata or Object, not {include[:40]!a}")
     return _Asked(
-        kind=kind,
+        served=served,
         selection=selection,
         selector=selector,
         accepted=accepted(request.headers.get("Accept", "")),
         include=include,
         watch=flag(query, "watch"),
     )
+
+
+def _id_at_origin(namespace: str | None, name: str) -> str:
+    return name if namespace is None else f"{namespace}/{name}"
 
 
 # --- list ------------------------------------------------------------------------------------------------------------------
@@ -173,7 +202,7 @@ def _opening(asked: _Asked, metadata: dict[str, str]) -> bytes:
     if asked.accepted.form == "partial":
         head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": []}
     else:
-        version = f"{asked.kind.group}/v1"
+        version = asked.served.api_version
         head = {"kind": f"{asked.kind.kind}List", "apiVersion": version, "metadata": metadata, "items": []}
     return msgspec.json.encode(head)[:-2]
 
@@ -308,16 +337,18 @@ async def initial_events(needs: Needs, feed: ChangeFeed, at: int, *, end: bool) 
 
 def _form(asked: _Asked) -> Form:
     kind = asked.kind
+    # Another Vedette's ports have no columns of their own, ours do: lines of one form are written once for all who want it.
+    name = f"{asked.served.api_version}/{kind.kind}/{'whole' if asked.served.whole else 'ours'}"
     if asked.accepted.form == "table":
-        return Form(f"table/{kind.group}/{kind.kind}/{asked.include}", table_event(kind, asked.include), table_bookmark(kind))
+        return Form(f"table/{name}/{asked.include}", table_event(kind, asked.include), table_bookmark(kind))
     if asked.accepted.form == "partial":
-        return Form(f"partial/{kind.group}/{kind.kind}", partial_event, bookmark_of("meta.k8s.io/v1", "PartialObjectMetadata"))
-    return json_form(kind)
+        return Form(f"partial/{name}", partial_event, bookmark_of("meta.k8s.io/v1", "PartialObjectMetadata"))
+    return Form(f"json/{name}", json_event, bookmark_of(asked.served.api_version, kind.kind))
 
 
 def json_form(kind: Kind) -> Form:
-    """Whole objects, one event a line."""
-    return Form(f"json/{kind.group}/{kind.kind}", json_event, bookmark_of(f"{kind.group}/v1", kind.kind))
+    """Whole objects of ours, one event a line."""
+    return Form(f"json/{kind.group}/v1/{kind.kind}/ours", json_event, bookmark_of(f"{kind.group}/v1", kind.kind))
 
 
 def json_event(verb: str, key: Key, body: bytes) -> bytes:
