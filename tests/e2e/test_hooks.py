@@ -8,6 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import re
+import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -313,6 +316,28 @@ async def test_tokens_and_secrets_are_neither_kept_nor_logged(caplog: pytest.Log
         assert secret not in kept
 
 
+async def test_the_documented_commands_are_taken(tmp_path: Path) -> None:
+    for command in ("bash", "curl", "openssl"):
+        if shutil.which(command) is None:
+            assert "CI" not in os.environ, f"there is no {command}"
+            pytest.skip(f"there is no {command}")
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "webhooks.md").read_text()
+    (script,) = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (asked,) = re.findall(r"^\$ (curl .*?)^```", page, re.MULTILINE | re.DOTALL)
+    backups = hook("cloudevents", "backups", token=Secret(TOKEN), hmac_secret=SECRET)
+    async with hooked(backups, clock=SystemClock()) as place:
+        for text in (asked, script, script):
+            process = await asyncio.create_subprocess_exec(
+                "bash", "-euc", text.replace("https://vedette.example:8470", place.url),
+                env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TOKEN": TOKEN, "SECRET": SECRET.reveal()},
+                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            async with asyncio.timeout(SECONDS):
+                out, err = await process.communicate()
+            assert out.startswith(b"HTTP/1.1 204"), (out, err)
+        assert [one.entry.notice.id for one in await place.log()] == ["/backups/nightly 17", "/backups/nightly 18"]
+
+
 # --- limits ----------------------------------------------------------------------------------------------------------------
 
 
@@ -342,6 +367,24 @@ async def test_a_body_above_the_hooks_own_limit_is_a_413() -> None:
 async def test_who_may_not_call_is_not_read() -> None:
     async with hooked(hook("generic", max_body=10, token=Secret(TOKEN))) as place:
         assert (await place.send(GENERIC, b"x" * 1000, X="y"))[0] == 401
+
+
+@pytest.mark.parametrize("rest", [b"ZZZ\r\n", b"2\r\n{}", b"ffffffffffffffffffffff\r\n"])
+async def test_a_body_that_breaks_off_or_is_no_chunk_is_no_event(rest: bytes) -> None:
+    async with hooked(hook("generic")) as place:
+        host, _, port = place.url.removeprefix("http://").rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST {GENERIC} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        writer.write(head.encode() + rest)
+        writer.write_eof()
+        async with asyncio.timeout(SECONDS):
+            answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        assert not answer or answer.startswith(b"HTTP/1.1 4"), answer
+        assert await place.log() == []
+        assert place.count("hook_requests_total", hook="one", code="500") == 0
+        assert (await place.send(GENERIC, "{}"))[0] == 204
 
 
 async def test_compressed_bodies_are_not_taken() -> None:
