@@ -28,7 +28,7 @@ REFUSED_SECONDS = 60.0
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
-    """How to reach a cluster. Nothing given: the pod's own service account."""
+    """How to reach a cluster: one of `server`, `kubeconfig` and `in_cluster`, as for a source."""
 
     server: str = ""
     """Its API, such as `https://api.example.org:6443`."""
@@ -42,13 +42,18 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     """A kubeconfig instead of the settings above."""
     context: str = ""
     """Which of its contexts; none: the current one."""
+    in_cluster: bool = False
+    """The service account of the pod that Vedette runs in; so it is, too, when nothing is given."""
 
 
 def connect(cluster: Cluster, clock: Clock) -> Kubernetes:
     """Nothing is sent yet. Raises ConfigError."""
-    if cluster.kubeconfig and cluster.server:
-        raise ConfigError("is there beside `server`: keep one of them", path="cluster.kubeconfig")
-    if cluster.kubeconfig or cluster.context:
+    ways = [way for way in ("server", "kubeconfig", "in_cluster") if getattr(cluster, way)]
+    if len(ways) > 1:
+        raise ConfigError(f"is there beside `{ways[0]}`: keep one of them", path=f"cluster.{ways[1]}")
+    if not cluster.server and (cluster.token or cluster.token_file or cluster.ca):
+        raise ConfigError("is missing: `token`, `token_file` and `ca` belong to it", path="cluster.server")
+    if cluster.kubeconfig:
         enter = kubeconfig(cluster.kubeconfig, cluster.context)
     elif cluster.server:
         enter = static(cluster.server, token=cluster.token, token_file=cluster.token_file, ca_file=cluster.ca)
