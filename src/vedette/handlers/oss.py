@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from vedette.errors import BadRequest, Forbidden, GiveUp, NoService, NotFound, TryLater, Unauthenticated
 from vedette.handlers._oss_node import DetailOptions, Node, detail, from_api, from_flavor, from_payload, operating_system
@@ -130,6 +131,17 @@ class Association(msgspec.Struct, frozen=True, kw_only=True):
     """The instance; "": the port is no instance's."""
     detail: JsonObject | None = None
     """What the plugin was given; None: it was associated before us."""
+
+
+class _FloatingIP(msgspec.Struct):
+    """What is read of one."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1)]
+    port_id: str | UnsetType | None = UNSET
+    fixed_ip_address: str | None = None
+    floating_ip_address: str | None = None
+    port_details: Any = None
+    updated_at: Any = None
 
 
 def code(name: str, options: Options) -> WorkerCode:
@@ -296,18 +308,17 @@ class OssHandler:
 
     async def _floating(self, event: Event, context: Context) -> str:
         payload = _mapping(event.payload, event)
-        said = payload.get("floatingip")
-        said = said if isinstance(said, dict) else {}
-        id_ = said.get("id") or payload.get("floatingip_id")
-        if not isinstance(id_, str) or not id_:
-            raise GiveUp(f"{event.type} names no floating IP")
-        word = event.type.split(".")[1]
-        if event.type.endswith(".start") or (word != "delete" and "port_id" not in said):
+        try:
+            said = msgspec.convert(payload.get("floatingip") or {"id": payload.get("floatingip_id")}, _FloatingIP)
+        except msgspec.ValidationError as why:
+            raise GiveUp(f"{event.type} says of no floating IP what it should: {why}") from None
+        id_, word = said.id, event.type.split(".")[1]
+        if event.type.endswith(".start") or (word != "delete" and said.port_id is UNSET):
             return self._ignore("it says nothing of the association")
         remembered = await context.recall(f"fip/{id_}")
         before = None if remembered is None else msgspec.convert(remembered, Association)
-        port = "" if word == "delete" else said["port_id"] or ""
-        after = Association(port=port, fixed=said.get("fixed_ip_address") or "", address=said.get("floating_ip_address") or "")
+        port = "" if word == "delete" or said.port_id is UNSET else said.port_id or ""
+        after = Association(port=port, fixed=said.fixed_ip_address or "", address=said.floating_ip_address or "")
         moves = not event.replay or await self._is_associated(event, id_, port)
         if before is not None and before.port == port and not event.replay:
             if port and before.fixed != after.fixed:
@@ -317,12 +328,12 @@ class OssHandler:
             return self._ignore("the association is the same")
         if before is None and not port:
             return self._ignore("it is not associated")
-        if word == "create" and event.type.endswith(OWN) and not event.replay and self._is_older(said.get("updated_at"), event):
-            node = await self._node_of(event, said)
+        if word == "create" and event.type.endswith(OWN) and not event.replay and self._is_older(said.updated_at, event):
+            node = await self._node_of(event, port, said.port_details)
             self._associate(context, id_, msgspec.structs.replace(after, node=node))
             return self._ignore("it was there before")
         outcome, left = "", before
-        node = await self._node_of(event, said) if port else ""
+        node = await self._node_of(event, port, said.port_details) if port else ""
         if before is not None and (before.port or event.replay) and not (port and node and node == before.node):
             outcome, left = await self._left(event, context, before, part="/left" if port else "")
         if port:
@@ -377,12 +388,11 @@ class OssHandler:
         found = await self._needs.inventory.get(Key(event.notice.source, OPENSTACK, "FloatingIP", id_))
         return (found["status"].get("port_id") or "" if found is not None else "") == port
 
-    async def _node_of(self, event: Event, floatingip: Mapping[str, Any]) -> str:
+    async def _node_of(self, event: Event, port: str, details: Any) -> str:
         """The instance behind the floating IP's port; "": it is a router's, a load balancer's, or nobody's."""
-        port = floatingip["port_id"]
         key = Key(event.notice.source, OPENSTACK, "Port", port)
         # What Neutron put into the notification may be older than what the port's own said.
-        for said in (await self._needs.inventory.get(key), {"status": floatingip.get("port_details")}):
+        for said in (await self._needs.inventory.get(key), {"status": details}):
             status = said.get("status") if said is not None else None
             if isinstance(status, dict) and status.get("device_id"):
                 return _device(status)

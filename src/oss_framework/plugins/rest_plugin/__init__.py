@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import requests
 from oslo_config import cfg
-from urllib3.exceptions import HTTPError
 
 from oss_framework.plugins import base
 from vedette.errors import GiveUp, TargetUnavailable, TryLater
@@ -53,10 +52,14 @@ class RESTNotify(base.BasePlugin):
                 stream=True,
             )
             with answer:
-                shown = answer.raw.read(SHOWN, decode_content=True).decode(errors="replace")
+                shown = next(answer.iter_content(SHOWN), b"").decode(errors="replace")
         except requests.exceptions.SSLError as why:
             raise TryLater(f"{url}: the connection can't be trusted: {why}", delay=30) from None
-        except (requests.exceptions.ConnectionError, requests.exceptions.Timeout, HTTPError) as why:
+        except (
+            requests.exceptions.ConnectionError,
+            requests.exceptions.Timeout,
+            requests.exceptions.ChunkedEncodingError,
+        ) as why:
             raise TargetUnavailable(f"{url} can't be reached: {why}") from None
         code = answer.status_code
         if 200 <= code < 300:
