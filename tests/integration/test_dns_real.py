@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,26 +13,40 @@ import msgspec
 import pytest
 
 from vedette.clients.dns import Key, Nameserver, Write
+from vedette.config import load_text
 from vedette.errors import GiveUp, TargetUnavailable
 from vedette.handlers.dns import Options, build
 from vedette.kit.secret import Secret
+from vedette.model.reading import OPENSTACK
 from vedette.model.reading import Key as ObjectKey
 from vedette.ports import Event
-from vedette.testing.handling import FakeContext, change, handler_needs
+from vedette.testing.handling import FakeContext, FakeInventory, change, handler_needs
 from vedette.testing.named import OTHER_KEY, REVERSE, REVERSE6, ZONE, Named, NamedMissing
 
 WWW = f"www.{ZONE}"
+INVENTORY = FakeInventory()
+INVENTORY.there = {
+    ObjectKey("region-one", OPENSTACK, "Port", "p1"): {"status": {"device_owner": "compute:nova", "device_id": "s1"}},
+    ObjectKey("region-one", OPENSTACK, "Server", "s1"): {"status": {"name": "My Server"}},
+}
 
 
-@pytest.fixture(scope="module")
-def bind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Named]:
+PAGE = (Path(__file__).parents[2] / "docs" / "howto" / "dns.md").read_text()
+
+
+def a_bind(folder: Path, **more: Any) -> Named:
     """Without one on the machine: a skip on a laptop, a failure in CI."""
     try:
-        named = Named(Path(tmp_path_factory.mktemp("named")))
+        return Named(folder, **more)
     except NamedMissing as why:
         if os.environ.get("CI"):
             pytest.fail(str(why))
         pytest.skip(str(why))
+
+
+@pytest.fixture(scope="module")
+def bind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Named]:
+    named = a_bind(Path(tmp_path_factory.mktemp("named")))
     try:
         named.start()
         yield named
@@ -164,3 +179,33 @@ async def test_a_killed_server_is_waited_for_and_has_everything_afterwards(empty
     empty.start()
     await dns.handle(route(f"new.{ZONE}"), context)
     assert (resolve(empty, f"old.{ZONE}"), resolve(empty, f"new.{ZONE}")) == ([], ["192.0.2.10"])
+
+
+async def test_the_name_server_and_the_handlers_of_the_page_do_what_it_says(tmp_path: Path) -> None:
+    (conf,) = re.findall(r"^```conf\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    (settings,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    folder = tmp_path / "named"
+    named = a_bind(folder, statements=conf.replace("/etc/bind/", f"{folder}/").replace("/var/lib/bind/", f"{folder}/"))
+    configured = load_text(f"{settings}\nsources: [{{name: one, type: replay, path: none.jsonl}}]\n", {}).handlers
+    routes, servers, floating = (
+        build(
+            msgspec.structs.replace(one.options, server="127.0.0.1", port=named.port, key_file=str(named.key_file)),
+            handler_needs(inventory=INVENTORY),
+        )
+        for one in configured
+    )
+    named.start()
+    try:
+        await routes.handle(route(WWW, verb="ADDED"), FakeContext())
+        status = {"name": "My Server", "addresses": {"provider": [{"addr": "192.0.2.5"}], "own": [{"addr": "10.0.0.5"}]}}
+        await servers.handle(change(status, verb="ADDED", kind="Server", id="s1"), FakeContext())
+        behind = {"floating_ip_address": "192.0.2.7", "port_id": "p1"}
+        await floating.handle(change(behind, verb="ADDED", kind="FloatingIP", id="f1"), FakeContext())
+        assert resolve(named, WWW) == ["192.0.2.10"]
+        assert resolve(named, f"my-server.{ZONE}") == ["192.0.2.5"]
+        assert resolve(named, f"5.{REVERSE}", "PTR") == [f"my-server.{ZONE}."]
+        assert resolve(named, f"my-server-ext.{ZONE}") == ["192.0.2.7"]
+        with pytest.raises(GiveUp, match="update-policy"):
+            await client(named).write(ZONE, [Write(name=WWW, type="TXT", values=("x",))])
+    finally:
+        named.kill()

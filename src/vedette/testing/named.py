@@ -35,7 +35,8 @@ def find_named() -> Path:
 class Named:
     """See the module. The key `vedette` may change everything in the zones, `other` is known and may change nothing."""
 
-    def __init__(self, folder: Path, *, zones: tuple[str, ...] = (ZONE, REVERSE, REVERSE6)) -> None:
+    def __init__(self, folder: Path, *, zones: tuple[str, ...] = (ZONE, REVERSE, REVERSE6), statements: str = "") -> None:
+        """`statements`: keys and zones as named.conf has them, instead of ours; the key `vedette` is in `key_file`."""
         binary = find_named()
         self.folder = folder
         (self.port,) = free_ports(1)
@@ -46,7 +47,7 @@ class Named:
         shutil.copy2(binary, self._binary)
         self.key_file = folder / "vedette.key"
         self.key_file.write_text(KEY)
-        (folder / "named.conf").write_text(_config(folder, self.port, zones))
+        (folder / "named.conf").write_text(_options(folder, self.port) + (statements or _zones(zones)))
         for zone in zones:
             (folder / f"{zone}.zone").write_text(_zone())
 
@@ -87,8 +88,8 @@ class Named:
         return True
 
 
-def _config(folder: Path, port: int, zones: tuple[str, ...]) -> str:
-    options = f"""options {{
+def _options(folder: Path, port: int) -> str:
+    return f"""options {{
   directory "{folder}"; pid-file none; session-keyfile none; lock-file none;
   listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
   recursion no; dnssec-validation no; notify no; allow-transfer {{ none; }};
@@ -96,14 +97,12 @@ def _config(folder: Path, port: int, zones: tuple[str, ...]) -> str:
 }};
 controls {{ }};
 """
-    return (
-        options
-        + KEY
-        + OTHER_KEY
-        + "".join(
-            f'zone "{zone}" {{ type primary; file "{zone}.zone"; update-policy {{ grant vedette zonesub ANY; }}; }};\n'
-            for zone in zones
-        )
+
+
+def _zones(zones: tuple[str, ...]) -> str:
+    return (KEY + OTHER_KEY) + "".join(
+        f'zone "{zone}" {{ type primary; file "{zone}.zone"; update-policy {{ grant vedette zonesub ANY; }}; }};\n'
+        for zone in zones
     )
 
 
