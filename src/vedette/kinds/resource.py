@@ -25,6 +25,7 @@ KIND = Kind(
         "namespaced": Field("boolean", "Whether its objects are in namespaces."),
         "shortNames": Field("array", "Shorter names of it."),
         "categories": Field("array", "Words that name several resources at once, e.g. all."),
+        "form": Field("string", "How the source makes what it offers of its objects; when that changes, all are offered again."),
     },
     columns=(
         Column("Plural", ("plural",)),
