@@ -99,6 +99,7 @@ def test_one_package_has_one_version() -> None:
 
 
 IMPORTED_AS = {
+    "dns": "dnspython",
     "openstack": "openstacksdk",
     "prometheus_client": "prometheus-client",
     "pytest_asyncio": "pytest-asyncio",
