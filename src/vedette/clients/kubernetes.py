@@ -579,11 +579,7 @@ class Kubernetes:
         if limit:
             asked["limit"] = str(limit)
         while True:
-            raw = await self.request("GET", resource.path(namespace), asked)
-            try:
-                page = _page(raw)
-            except (msgspec.DecodeError, RecursionError) as why:
-                raise CloudUnavailable(f"the list of {resource.name} can't be read: {why}") from None
+            page = await self.page(resource, namespace, asked)
             yield page
             if not page.metadata.continue_:
                 return
@@ -591,6 +587,14 @@ class Kubernetes:
             asked.pop("resourceVersion", None)
             asked.pop("resourceVersionMatch", None)
             asked["continue"] = page.metadata.continue_
+
+    async def page(self, resource: Resource, namespace: str = "", params: Params | None = None) -> Page:
+        """One page of a list."""
+        raw = await self.request("GET", resource.path(namespace), params)
+        try:
+            return _page(raw)
+        except (msgspec.DecodeError, RecursionError) as why:
+            raise CloudUnavailable(f"the list of {resource.name} can't be read: {why}") from None
 
     async def watch(
         self, resource: Resource, namespace: str = "", params: Params | None = None, *, inactivity_s: float = 70.0

@@ -414,7 +414,7 @@ class FakeKubernetes:
                 await self._until(lambda: False)
             headers = {"Retry-After": str(fault.retry_after)} if fault.retry_after is not None else {}
             if fault.plain:
-                raise _plain(fault.status, fault.message)
+                raise _plain(fault.status, fault.message, headers)
             raise _Refused(fault.status, fault.reason, fault.message or f"scripted {fault.status}", headers=headers)
 
     def _check_rights(self, resource: Resource, verb: str, namespace: str) -> None:
@@ -650,6 +650,10 @@ class FakeKubernetes:
         place = bisect.bisect_right(collection.events, revision, key=lambda event: event.revision)
         gone = False
         while not self._closing:
+            now = self._clock.monotonic()
+            due = bool(self.bookmark_s) and now >= next_bookmark
+            if due:
+                next_bookmark = now + self.bookmark_s
             if not self._stalled:
                 events = collection.events[place:]
                 place += len(events)
@@ -658,11 +662,8 @@ class FakeKubernetes:
                 lines = [line for event in events if (line := self._line(collection, event, namespace, selector))]
                 if events:
                     revision = max(revision, events[-1].revision)
-                now = self._clock.monotonic()
-                due = bool(self.bookmark_s) and now >= next_bookmark
                 if (due and collection.cached) or told != self._bookmarks:
                     told = self._bookmarks
-                    next_bookmark = now + self.bookmark_s
                     # (A watch from the future says nothing until the server is there.)
                     if bookmarks and revision <= self.revision:
                         lines.append(self._bookmark_line(collection, self.revision))
@@ -883,11 +884,11 @@ async def _one_line(request: web.Request, event: JsonObject) -> web.StreamRespon
     return response
 
 
-def _plain(status: int, text: str) -> web.HTTPException:
+def _plain(status: int, text: str, headers: Mapping[str, str] | None = None) -> web.HTTPException:
     class Plain(web.HTTPException):
         status_code = status
 
-    return Plain(text=text)
+    return Plain(text=text, headers=headers)
 
 
 def _invalid(field: str) -> _Refused:
