@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from toy_nameserver import ToyNameserver
 
 from vedette.errors import ConfigError, GiveUp, TryLater
@@ -279,3 +281,80 @@ async def test_what_can_not_be_said_in_dns_is_a_dead_letter_with_its_reason() ->
 def test_settings_that_can_not_work_are_refused_at_the_start(options: dict[str, Any], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         dns.build(Options(**{"server": "127.0.0.1", **options}), handler_needs())
+
+
+class Act(msgspec.Struct, frozen=True):
+    """What happens to one server: its name (None: it is deleted), its address; where its calls are cut; a restart after that."""
+
+    server: int
+    name: str | None
+    address: int
+    cuts: tuple[str, ...]
+    restart: bool
+
+
+ACTS = st.lists(
+    st.builds(
+        Act,
+        server=st.integers(1, 3),
+        name=st.sampled_from(["a", "b", "taken", None]),
+        address=st.integers(1, 2),
+        cuts=st.lists(st.sampled_from(["before", "after"]), max_size=2).map(tuple),
+        restart=st.booleans(),
+    ),
+    max_size=12,
+)
+THEIRS = {("taken.cloud.example.org", "A"): (("192.0.2.99",), 60)}
+
+
+@given(ACTS)
+@settings(max_examples=150, deadline=None)
+def test_whatever_happens_dns_ends_as_the_objects_say_and_others_keep_theirs(acts: list[Act]) -> None:
+    async def run() -> None:
+        rig = Rig()
+        rig.dns.records.update(THEIRS)
+        state: dict[int, Event] = {}
+        refused: set[int] = set()
+        end = [Act(number, None, 1, ("after",), False) for number in (1, 2, 3)]
+        for act in [*acts, *end]:
+            before = state.pop(act.server, None)
+            if before is None and act.name is None:
+                continue
+            if act.name is None:
+                event = msgspec.structs.replace(before, verb="DELETED", raw_old=before.raw_object)  # type: ignore[union-attr,type-var]
+            else:
+                event = server(act.name, f"192.0.2.{act.address}", verb="ADDED", id=f"s{act.server}")
+                if before is not None:
+                    event = msgspec.structs.replace(event, verb="MODIFIED", raw_old=before.raw_object)
+                state[act.server] = event
+            refused.discard(act.server)
+            if not await delivered(rig, event, act):
+                refused.add(act.server)
+            assert {key: rig.dns.records[key] for key in THEIRS} == THEIRS
+            asked: dict[str, set[str]] = {}
+            for number, said in state.items():
+                if number not in refused:
+                    status = said.object["status"]
+                    asked.setdefault(status["name"], set()).add(status["addresses"]["blue"][0]["addr"])
+            for name, addresses in asked.items():
+                # The first one that has the name may change its address; who shares it follows.
+                assert set(rig.dns.values(f"{name}.cloud.example.org")) <= addresses
+                assert len(rig.dns.values(f"{name}.cloud.example.org")) == 1
+        assert (rig.dns.records, rig.memory) == (THEIRS, {})
+
+    asyncio.run(run())
+
+
+async def delivered(rig: Rig, event: Event, act: Act) -> bool:
+    """Call until it is done (True) or given up; each cut ends a call before or after its message was taken."""
+    for cut in (*act.cuts, ""):
+        rig.dns.cut = cut
+        try:
+            await rig.does(event)
+            return True
+        except TryLater:
+            if act.restart:
+                rig.restart()
+        except GiveUp:
+            return False
+    raise AssertionError("it never ends")

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import dns.message
 
 from vedette.clients.dns import RRset, Write, within
-from vedette.errors import Conflict, GiveUp
+from vedette.errors import Conflict, GiveUp, TargetUnavailable
 
 
 class ToyNameserver:
@@ -21,6 +21,8 @@ class ToyNameserver:
         self.records: dict[tuple[str, str], tuple[tuple[str, ...], int]] = {}
         self.messages: list[list[Write]] = []
         self.between: Callable[[], Awaitable[None]] | None = None
+        self.cut = ""
+        """The next write fails, `before` or `after` it is done."""
 
     async def zone(self, name: str) -> str:
         for zone in self.zones:
@@ -37,6 +39,9 @@ class ToyNameserver:
         await asyncio.sleep(0)
         if self.between is not None:
             await self.between()
+        cut, self.cut = self.cut, ""
+        if cut == "before":
+            raise TargetUnavailable("cut")
         for one in writes:
             assert within(one.name, zone)
             if one.expect is not None and self.values(one.name, one.type) != one.expect:
@@ -46,6 +51,8 @@ class ToyNameserver:
             if one.values:
                 self.records[one.name, one.type] = (tuple(sorted(one.values)), one.ttl)
         self.messages.append(list(writes))
+        if cut == "after":
+            raise TargetUnavailable("cut")
 
     def values(self, name: str, type_: str = "A") -> tuple[str, ...]:
         return self.records.get((name, type_), ((), 0))[0]

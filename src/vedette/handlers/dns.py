@@ -5,8 +5,8 @@ what is replaced is still what it was.
 
 Whose a record is:
 
-- A name is its first object's, and only its. Another object that says the same values shares it and keeps it when the first one
-  goes; one that says other values goes to the dead letters (redrive it when the name is free).
+- A name is its first object's, which alone may change its values. Another object that says the same values shares it and keeps
+  it when the first one goes; one that says other values goes to the dead letters (redrive it when the name is free).
 - A record that this handler did not write is not touched, unless `take_over` says so: such an event is a dead letter too. One
   that has the right values already is taken for ours: that is how a call looks that ended before it could be noted.
 - What an object no longer says is removed if it still has the values that were written, else left alone.
@@ -130,14 +130,15 @@ class DnsHandler:
         """Make DNS say what the object says. Errors as in clients/dns.py; Conflict never leaves."""
         subject = claims.subject(event)
         wanted = {} if event.verb == "DELETED" else await self._says.of(event)
-        remembered = await context.recall(f"object {subject}")
-        before = _names(remembered) if remembered is not None else await self._without_memory(event)
-        names = sorted({*wanted, *before})
+        # A call that failed half-way has remembered nothing, so both may be what DNS has.
+        before = (_names(await context.recall(f"object {subject}") or {}), await self._said_before(event))
+        names = sorted({*wanted, *before[0], *before[1]})
         async with self._claims.alone(names):
             for _ in range(ROUNDS):
                 change = _Change()
                 for name in names:
-                    await self._plan(change, name, subject, wanted.get(name), before.get(name, {}), context)
+                    ours = [one[name] for one in before if name in one]
+                    await self._plan(change, name, subject, wanted.get(name), ours, context)
                 try:
                     await self._write(change)
                 except Conflict as why:
@@ -154,58 +155,52 @@ class DnsHandler:
     async def close(self) -> None:
         """Nothing is held between calls."""
 
-    async def _without_memory(self, event: Event) -> Names:
-        """What it would have written for the state before."""
+    async def _said_before(self, event: Event) -> Names:
+        """What the state before asked for."""
         state = event.raw_object if event.verb == "DELETED" else event.raw_old
         try:
             return await self._says.of(msgspec.structs.replace(event, raw_object=state)) if state != b"{}" else {}
         except (GiveUp, TryLater):
-            return {}  # Then it would have written nothing.
+            return {}  # Then nothing was written for it.
 
     async def _plan(
-        self, change: _Change, name: str, subject: str, wanted: Records | None, before: Records, context: Context
+        self, change: _Change, name: str, subject: str, wanted: Records | None, ours: list[Records], context: Context
     ) -> None:
         """What has to be written at one name, and who holds it then. Raises GiveUp: it is somebody else's."""
         holders = [(holder, _records(said)) for holder, said in await self._claims.holders(name, context)]
-        first = holders[0] if holders else None
         others = [one for one in holders if one[0] != subject]
-        if first is not None and first[0] != subject:
-            if wanted is not None and wanted != first[1]:
-                raise GiveUp(f"{name} is held by {first[0]}, with {_shown(first[1])}: two objects can't have one name")
-            ours = target = first[1]
+        if holders and holders[0][0] != subject:
+            holder, target = holders[0]
+            if wanted is not None and wanted != target:
+                raise GiveUp(f"{name} is held by {holder}, with {_shown(target)}: two objects can't have one name")
             if wanted is None and len(others) == len(holders):
                 return  # It was never this object's.
+            ours = [target]
+            holders = [*others, (subject, wanted)] if wanted is not None else others
         else:
-            ours = first[1] if first else before
-            target = wanted if wanted is not None else others[0][1] if others else {}
-        if wanted is not None:
-            mine = (subject, wanted)
-            holders = [mine, *others] if first is None or first[0] == subject else [*others, mine]
-            if len(holders) > MAX_HOLDERS:
-                raise GiveUp(f"{name} is shared by {MAX_HOLDERS} objects already")
-        else:
-            holders = others
-        for type_ in sorted({*ours, *target}):
-            await self._compare(change, name, type_, ours.get(type_, ()), target.get(type_, ()))
+            ours += [said for _, said in holders[:1]]
+            holders = [(subject, wanted), *others] if wanted is not None else others
+            target = holders[0][1] if holders else {}
+        if len(holders) > MAX_HOLDERS:
+            raise GiveUp(f"{name} is shared by {MAX_HOLDERS} objects already")
+        for type_ in sorted({*target, *(type_ for one in ours for type_ in one)}):
+            await self._compare(change, name, type_, {one.get(type_, ()) for one in ours}, target.get(type_, ()))
         change.holders[name] = holders
 
-    async def _compare(self, change: _Change, name: str, type_: str, ours: tuple[str, ...], target: tuple[str, ...]) -> None:
+    async def _compare(self, change: _Change, name: str, type_: str, ours: set[tuple[str, ...]], target: tuple[str, ...]) -> None:
         if not target and self._foreign_zone(name, type_):
             return
         zone = await self._nameserver.zone(name)
         there = await self._nameserver.lookup(name, type_)
         if there.values == target and (not target or there.ttl == int(self._options.ttl)):
             return
-        if there.values and there.values not in (ours, target) and not (target and self._options.take_over):
-            if target:
-                raise GiveUp(
-                    f"{name} has {_shown({type_: there.values})}, which this handler did not write: remove it, or set `take_over`"
-                )
-            change.said.append(f"{name} has {_shown({type_: there.values})} now, which is not ours: left alone")
+        if there.values in ({target, ()} | ours) or (target and self._options.take_over):
+            change.add(zone, there, target, int(self._options.ttl))
             return
-        if not target and not there.values:
-            return
-        change.add(zone, there, target, int(self._options.ttl))
+        has = f"{name} has {_shown({type_: there.values})}"
+        if target:
+            raise GiveUp(f"{has}, which this handler did not write: remove it, or set `take_over`")
+        change.said.append(f"{has} now, which is not ours: left alone")
 
     def _foreign_zone(self, name: str, type_: str) -> bool:
         """Written when the option `zone` was another; not ours to look at any more."""
