@@ -126,8 +126,9 @@ def test_the_package_imports_what_it_declares_and_declares_what_it_imports() -> 
     runtime = declared(PROJECT["project"]["dependencies"])
     testing = runtime | declared(PROJECT["project"]["optional-dependencies"]["testing"])
     used: set[str] = set()
-    for path in sorted((ROOT / "src" / "vedette").rglob("*.py")):
-        names = {canonical(IMPORTED_AS.get(one, one)) for one in imported(path) - set(sys.stdlib_module_names) - {"vedette"}}
+    own = {"vedette", "oss_framework"}
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        names = {canonical(IMPORTED_AS.get(one, one)) for one in imported(path) - set(sys.stdlib_module_names) - own}
         allowed = testing if path.is_relative_to(ROOT / "src" / "vedette" / "testing") else runtime
         assert names <= allowed, f"{name(path)} imports {', '.join(names - allowed)}: declare it in pyproject.toml"
         used |= names
