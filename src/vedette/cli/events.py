@@ -39,6 +39,7 @@ vedette events --follow
 vedette events --type 'port.*.end,floatingip.*' --since 2h
 vedette events --kind server --id 6f9d… --since 2026-11-20T15:00:00Z -o json
 vedette events --follow --since 1795187946000042
+vedette events --follow --filter "'status.host' in changed && object.status.status == 'ACTIVE'"
 """
 
 BOX_EXAMPLES = """Examples:
@@ -73,6 +74,14 @@ def events(
     id_: Annotated[str, typer.Option("--id", help="Only news of the object with this id.", metavar="ID")] = "",
     project: Annotated[str | None, typer.Option("--project", "-p", help="Only this project (its id).", metavar="ID")] = None,
     source: Annotated[str, typer.Option("--source", help="Only of this source.", metavar="NAME")] = "",
+    filter_: Annotated[
+        str,
+        typer.Option(
+            "--filter",
+            help="Only those for which a condition holds: CEL over event, object, old and changed.",
+            metavar="CONDITION",
+        ),
+    ] = "",
     since: Annotated[
         str,
         typer.Option(
@@ -89,7 +98,7 @@ def events(
     allow_insecure: InsecureOption = False,
 ) -> None:
     """Show what the cloud announced: every notification that is in the log, understood by a kind or not."""
-    asked = {"type": type_, "kind": kind, "id": id_, "source": source}
+    asked = {"type": type_, "kind": kind, "id": id_, "source": source, "filter": filter_}
     query = {name: value for name, value in asked.items() if value}
     if project is not None:
         query["project"] = project

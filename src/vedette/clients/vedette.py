@@ -625,7 +625,7 @@ class VedetteClient:
     ) -> AsyncGenerator[EventNews, None]:
         """CloudEvents after a revision (0: all there are), since a time (RFC 3339, or `15m`), or from now.
 
-        `query`: type, source, project, kind, id. Without `follow` it ends with the newest.
+        `query`: type, source, project, kind, id, filter. Without `follow` it ends with the newest.
         """
         if after is None and not since:
             # "From now" must stay the same moment when the stream is cut before its first line.

@@ -25,6 +25,7 @@ from typing import Any, Protocol, cast
 
 import msgspec
 
+from vedette.engine.conditions import Condition, View
 from vedette.errors import Expired, TooBusy
 from vedette.kit.clock import Clock, SystemClock
 from vedette.kit.log import kv
@@ -34,7 +35,7 @@ from vedette.model.change import Change, Version
 from vedette.model.fold import is_whole, place_of, restamp
 from vedette.model.reading import Key
 from vedette.model.selector import SOURCE_LABEL, Selector
-from vedette.ports import Appended, Selection, Store
+from vedette.ports import Appended, Scope, Selection, Store
 
 log = logging.getLogger("vedette.engine.watch")
 
@@ -129,9 +130,10 @@ class Memo:
     Keyed by the identity of a Version: those of one entry live as long as its memo.
     """
 
-    __slots__ = ("_lines", "_looks")
+    __slots__ = ("_lines", "_looks", "_views")
 
     def __init__(self) -> None:
+        self._views: dict[Scope, tuple[View, ...]] = {}
         self._looks: dict[tuple[int, bool], _Look] = {}
         self._lines: dict[tuple[Any, ...], bytes] = {}
 
@@ -147,6 +149,17 @@ class Memo:
                 if isinstance(theirs, dict):
                     labels |= {name: value for name, value in theirs.items() if isinstance(value, str)}
             found = self._looks[id(version), admin] = _Look(*place_of(key, version), labels, served)
+        return found
+
+    def views(self, appended: Appended, scope: Scope, payload: Callable[[msgspec.Raw], bytes]) -> tuple[View, ...]:
+        """The entry as a filter sees it in the form of one caller: with each change that is shown to it, or bare."""
+        found = self._views.get(scope)
+        if found is None:
+            changes: list[Change | None] = [change for change in appended.changes if scope.sees(change.now)]
+            found = tuple(
+                View(appended, change, scope=scope, payload=None if scope.admin else payload) for change in changes or [None]
+            )
+            self._views[scope] = found
         return found
 
     def line(self, form: Form, verb: str, key: Key, version: Version, admin: bool) -> bytes:
@@ -241,31 +254,60 @@ class ChangeFeed:
         return b"".join([self.line(change, Memo()) for change in changes]), upto
 
 
+class Filter(msgspec.Struct, frozen=True):
+    """A condition on notices. It is asked of what the caller is shown: of a notice with several changes, one has to fit."""
+
+    condition: Condition
+    payload: Callable[[msgspec.Raw], bytes]
+    """What tenants see of a payload."""
+
+
 class NoticeFeed:
     """The notices themselves (`/v1/events`, WEaaS' raw format)."""
 
     def __init__(
         self, name: str, selection: Selection, types: tuple[str, ...], render: Callable[[Appended], bytes],
-        bookmark: Callable[[int], bytes],
+        bookmark: Callable[[int], bytes], filter_: Filter | None = None,
     ) -> None:  # fmt: skip
         self.selection = selection
         self.types = types
         self.render = render
         self._bookmark = bookmark
         self._wanted = _matcher(types)
-        self.key = ("notices", name, selection, types)
+        self._filter = filter_
+        self.key = ("notices", name, selection, types, filter_.condition.text if filter_ is not None else "")
 
     def lines(self, appended: Appended, memo: Memo) -> bytes:
         if not self._wanted(appended.entry.notice.event_type) or not self.selection.tells(appended):
             return b""
+        return self.told(appended, memo)
+
+    def told(self, appended: Appended, memo: Memo | None = None) -> bytes:
+        """The line of an entry that type and selection let through; b"" when the filter does not."""
+        wanted = self._filter
+        if wanted is not None:
+            views = (memo or Memo()).views(appended, self.selection.scope, wanted.payload)
+            if not any(wanted.condition.holds(view) for view in views):
+                return b""
         return self.render(appended)
+
+    async def told_all(self, found: Sequence[Appended]) -> bytes:
+        """The same of many, without holding the loop: a filter may take its time."""
+        parts = []
+        until = time.perf_counter() + SLICE_SECONDS
+        for one in found:
+            parts.append(self.told(one))
+            if time.perf_counter() >= until:
+                await asyncio.sleep(0)
+                until = time.perf_counter() + SLICE_SECONDS
+        return b"".join(parts)
 
     def bookmark(self, revision: int, initial_end: bool = False) -> bytes:
         return self._bookmark(revision)
 
     async def read(self, store: Store, after: int) -> tuple[bytes, int]:
         found, upto = await store.entries(after, types=self.types, selection=self.selection, limit=READ_CHANGES)
-        return b"".join([self.render(one) for one in found]), upto
+        return await self.told_all(found), upto
 
 
 class Watcher:

@@ -1,8 +1,9 @@
 """The notices themselves, as CloudEvents 1.0: `GET /v1/events`, NDJSON or Server-Sent Events.
 
 `?after=<revision>` (0: from the oldest there is; absent: from now), `type=` (fnmatch patterns, comma separated), `source`,
-`project`, `kind`, `id`, `since=` (RFC 3339 or `15m`), `follow=false` ends at the newest. As SSE, `id:` is the revision and
-`Last-Event-ID` resumes. Tenants get the events of their own projects' objects, without what tells of hosts.
+`project`, `kind`, `id`, `filter=` (a condition, engine/conditions.py), `since=` (RFC 3339 or `15m`), `follow=false` ends at the
+newest. As SSE, `id:` is the revision and `Last-Event-ID` resumes. Tenants get the events of their own projects' objects, without
+what tells of hosts; their filter sees no more.
 (CloudEvents: github.com/cloudevents/spec, v1.0.2; SSE: html.spec.whatwg.org §9.2)
 """
 
@@ -19,8 +20,9 @@ from vedette.api.accept import accepted, truthy
 from vedette.api.server import IDENTITY, Needs
 from vedette.api.status import error_event
 from vedette.api.streams import send, stream
-from vedette.engine.watch import NoticeFeed
-from vedette.errors import BadRequest
+from vedette.engine.conditions import compile
+from vedette.engine.watch import Filter, NoticeFeed
+from vedette.errors import BadRequest, ConfigError
 from vedette.kit.clock import parse_us
 from vedette.model import cloudevent
 from vedette.model.fold import NO_PROJECT
@@ -50,7 +52,8 @@ def routes(needs: Needs) -> list[web.RouteDef]:
             raise BadRequest("at most 32 types")
         types = tuple(name.removeprefix("openstack.") for name in types)
         render = _render(sse, scope)
-        feed = NoticeFeed(f"events/{'sse' if sse else 'ndjson'}", selection, types, render, _bookmark(sse))
+        form = f"events/{'sse' if sse else 'ndjson'}"
+        feed = NoticeFeed(form, selection, types, render, _bookmark(sse), _filter(query.get("filter", "")))
         after = await _after(needs, request)
         if query.get("follow", "") and not truthy(query["follow"]):
             return await _until_now(needs, request, feed, after, sse)
@@ -71,7 +74,7 @@ async def _until_now(needs: Needs, request: web.Request, feed: NoticeFeed, after
     await response.prepare(request)
     while after < end:
         found, after = await needs.store.entries(after, types=feed.types, selection=feed.selection, limit=200, before=end)
-        part = b"".join([feed.render(one) for one in found])
+        part = await feed.told_all(found)
         if part:
             await send(needs, response, part)
     await response.write_eof()
@@ -97,6 +100,15 @@ def _selection(needs: Needs, request: web.Request, kinds: dict[str, Kind]) -> Se
         project=None if project is None else "" if project == NO_PROJECT else project,
         id=query.get("id", ""),
     )
+
+
+def _filter(text: str) -> Filter | None:
+    if not text.strip():
+        return None
+    try:
+        return Filter(compile(text, path="filter", stranger=True), for_tenants)
+    except ConfigError as why:
+        raise BadRequest(str(why)) from None
 
 
 async def _after(needs: Needs, request: web.Request) -> int:
