@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import msgspec
 import pytest
+from foreign import resource, sources, thing, told
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from serving import (
@@ -51,12 +52,17 @@ import corpus
 
 SECRET = "secret-of-a"
 KINDS = plugins.kinds()
-PLURALS = [kind.plural for kind in KINDS]
+LISTS = [f"/apis/{kind.group}/v1/{{}}{kind.plural}" for kind in KINDS]
+"""With the place of a namespace in it."""
 FORMS = {
     "json": "application/json",
     "table": "application/json;as=Table;v=v1;g=meta.k8s.io",
     "partial": "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
 }
+
+
+CLUSTER = "/clusters/prod"
+ROUTES = f"{CLUSTER}/apis/route.openshift.io/v1"
 
 
 def of_a(number: int) -> str:
@@ -75,7 +81,9 @@ SHARED = of_a(5)
 
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Cloud]:
-    async with cloud(tmp_path, watch={"max_streams": 1000, "bookmark_seconds": "1s"}) as place:
+    async with cloud(tmp_path, watch={"max_streams": 1000, "bookmark_seconds": "1s"}, sources=sources(tmp_path)) as place:
+        cluster = resource("routes", "Route", "route.openshift.io"), resource("nodes", "Node", namespaced=False)
+        await told(place, *cluster)
         yield place
 
 
@@ -116,14 +124,18 @@ async def fill(place: Cloud) -> None:
     await place.port(of_a(8), name=f"{SECRET}-gone")
     await place.port(of_a(8), "delete", name=f"{SECRET}-gone")
     await place.tell("orchestration.unclaimed", {"secret": SECRET, "tenant_id": A})
+    # A cluster, of which one namespace is mapped to each project.
+    for id_, project in ((f"{SECRET}-space/a", A), ("space-of-b/route-of-b", B), (f"{SECRET}-infra/i", None)):
+        await told(place, thing("Route", "route.openshift.io/v1", id_, project=project, spec={"to": id_}))
+    await told(place, thing("Node", "v1", "n1", status={"host": HOST}))
 
 
 # --- every route -----------------------------------------------------------------------------------------------------------
 
 
 DOCUMENTS = (
-    "/version", "/api", "/api/v1", "/apis", "/apis/openstack.vedette.dev", APIS,
-    "/openapi/v2", "/openapi/v3", "/openapi/v3/api/v1", f"/openapi/v3{APIS}",
+    "/version", "/api", "/api/v1", "/apis", "/apis/openstack.vedette.dev", APIS, "/apis/vedette.dev", "/apis/vedette.dev/v1",
+    "/openapi/v2", "/openapi/v3", "/openapi/v3/api/v1", f"/openapi/v3{APIS}", "/openapi/v3/apis/vedette.dev/v1",
 )  # fmt: skip
 
 
@@ -134,11 +146,16 @@ def paths(ids: Sequence[tuple[str, str]], endpoints: Sequence[str] = ("port", "c
         for document in DOCUMENTS:
             found += [prefix + document, prefix + document + "/"]
         found += [f"{prefix}/api/v1/namespaces", f"{prefix}/api/v1/namespaces/{A}", f"{prefix}/api/v1/namespaces/{B}"]
-        for plural in PLURALS:
-            found.append(f"{prefix}{APIS}/{plural}")
-            found += [f"{prefix}{APIS}/namespaces/{space}/{plural}" for space in (A, B, "no-project")]
+        for path in LISTS:
+            found += [prefix + path.format(space) for space in ("", *(f"namespaces/{name}/" for name in (A, B, "no-project")))]
         for plural, name in ids:
             found += [f"{prefix}{APIS}/namespaces/{space}/{plural}/{name}" for space in (A, B, "no-project")]
+    found += [CLUSTER + document for document in DOCUMENTS]
+    for path in ("", "/a", "/route-of-b"):
+        found += [f"{ROUTES}/namespaces/{space}/routes{path}" for space in (f"{SECRET}-space", f"{SECRET}-infra", "space-of-b")]
+    found += [f"{ROUTES}/routes", f"{ROUTES}/routes/a", "/clusters/*/apis/route.openshift.io/v1/routes"]
+    found += [f"{CLUSTER}/api/v1/{path}" for path in ("nodes", "nodes/n1", "namespaces", "namespaces/space-of-b")]
+    found += [f"{CLUSTER}/api/v1/namespaces/space-of-b/nodes{name}" for name in ("", "/n1")]
     found += [f"/v1/events?after=0&follow=false{more}" for more in ("", f"&project={A}", f"&project={B}", "&kind=port")]
     return found
 
@@ -149,8 +166,9 @@ def streams(place: Cloud) -> list[str]:
     assert store is not None
     found = []
     for start in ("", f"&resourceVersion={store.oldest}"):
-        found += [f"{APIS}/{plural}?watch=1&timeoutSeconds=1&allowWatchBookmarks=1{start}" for plural in PLURALS]
-        found += [f"{APIS}/namespaces/{A}/{plural}?watch=1&timeoutSeconds=1{start}" for plural in PLURALS]
+        found += [f"{path.format('')}?watch=1&timeoutSeconds=1&allowWatchBookmarks=1{start}" for path in LISTS]
+        found += [f"{path.format(f'namespaces/{A}/')}?watch=1&timeoutSeconds=1{start}" for path in LISTS]
+        found += [f"{ROUTES}/routes?watch=1&timeoutSeconds=1{start}", f"{CLUSTER}/api/v1/nodes?watch=1&timeoutSeconds=1{start}"]
         found.append(f"/api/v1/namespaces?watch=1&timeoutSeconds=1{start}")
         for endpoint in ("port", "compute"):
             for raw in ("", "&format=raw"):
@@ -195,7 +213,7 @@ async def crawl(place: Cloud, asker: Asker, who: str, ids: Sequence[tuple[str, s
     async with asyncio.TaskGroup() as group:
         for form in FORMS:
             for path in paths(ids):
-                if form == "json" or APIS in path or "/namespaces" in path:
+                if form == "json" or "/apis/" in path or "/namespaces" in path:
                     group.create_task(ask(path, form))
             for path in streams(place):
                 if form == "json" or "/apis/" in path or "/namespaces" in path:
@@ -221,7 +239,18 @@ async def test_a_tenant_finds_its_own_and_nothing_of_another_on_any_route(place:
     ]
     assert leaks == []
     everything = b"".join(answers.values())
-    for mine in (of_b(1), of_b(2), of_b(3), of_b(7), SHARED, uuid_of(6), "flavor-of-all", "net-of-all", "image-of-all"):
+    for mine in (
+        of_b(1),
+        of_b(2),
+        of_b(3),
+        of_b(7),
+        SHARED,
+        uuid_of(6),
+        "flavor-of-all",
+        "net-of-all",
+        "image-of-all",
+        "route-of-b",
+    ):
         assert mine.encode() in everything, mine
 
 
@@ -255,7 +284,7 @@ async def test_admins_and_system_readers_find_everything(place: Cloud, asker: As
 async def test_what_each_tenant_sees_of_each_kind(place: Cloud, asker: Asker) -> None:
     await fill(place)
     seen = {
-        who: {plural: set(await asker.names(f"{APIS}/{plural}", headers=place.token(who))) for plural in PLURALS}
+        who: {path.rpartition("}")[2]: set(await asker.names(path.format(""), headers=place.token(who))) for path in LISTS}
         for who in ("alice", "bob")
     }
     assert {plural: names for plural, names in seen["alice"].items() if names} == {
@@ -284,11 +313,11 @@ async def test_the_crawl_asks_every_route_that_there_is(place: Cloud) -> None:
     app = place.service._servers[0]._runner.app
     asked = [path.partition("?")[0] for path in [*paths([("ports", "x")]), *streams(place), *POSTS, HOOK, "/t/port", "/port/t"]]
     missed = []
-    for resource in app.router.resources():
+    for route in app.router.resources():
         # A parameter is one segment, whatever else its pattern says.
-        pattern = re.compile("/".join("[^/]+" if "{" in part else re.escape(part) for part in segments(resource.canonical)))
+        pattern = re.compile("/".join("[^/]+" if "{" in part else re.escape(part) for part in segments(route.canonical)))
         if not any(pattern.fullmatch(path) for path in asked):
-            missed.append(resource.canonical)
+            missed.append(route.canonical)
     assert missed == []
 
 
@@ -403,8 +432,8 @@ def requests(draw: st.DrawFn) -> tuple[str, str, str]:
         {"a": "d", "0": "9"}.get(letter, letter) if letter in string.hexdigits and len(one) > 8 else letter for letter in one
     )
     other = other if other != one else one + "9"
-    plural = draw(st.sampled_from(PLURALS))
-    prefix = draw(st.sampled_from(["", "/clusters/one", "/clusters/*"])) + APIS
+    base, _, plural = draw(st.sampled_from([*LISTS, "/apis/route.openshift.io/v1/{}routes"])).partition("/{}")
+    prefix = draw(st.sampled_from(["", "/clusters/one", "/clusters/*", CLUSTER])) + base
     space = draw(st.sampled_from([A, B, "no-project", "{id}"]))
     term = draw(st.sampled_from(TERMS))
     query = draw(st.sampled_from(QUERIES))

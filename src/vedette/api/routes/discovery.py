@@ -51,7 +51,7 @@ def routes(needs: Needs) -> list[web.RouteDef]:
     ]
 
 
-_DOCUMENTS = "(?:version|api(?:/[^/]+)?|apis(?:/[^/]+){0,2}|openapi/v2|openapi/v3(?:/.+)?)/?"
+_DOCUMENTS = "(?:version|api(?:/[^/]+)?|apis(?:/[^/]+)?(?:/[^/]+)?|openapi/v2|openapi/v3(?:/.+)?)/?"
 
 
 def _schemas(kinds: Sequence[Kind]) -> dict[str, Handler]:
