@@ -99,6 +99,7 @@ def test_one_package_has_one_version() -> None:
 
 
 IMPORTED_AS = {
+    "cel": "common-expression-language",
     "dns": "dnspython",
     "openstack": "openstacksdk",
     "prometheus_client": "prometheus-client",
