@@ -10,6 +10,7 @@ Whose a record is:
 - A record that this handler did not write is not touched, unless `take_over` says so: such an event is a dead letter too. One
   that has the right values already is taken for ours: that is how a call looks that ended before it could be noted.
 - What an object no longer says is removed if it still has the values that were written, else left alone.
+- A dead letter has changed nothing: its object keeps its earlier records until it is redriven, or changes, or goes.
 
 What was written is remembered: `object <source/group/Kind/id>` has its records, _claims.py keeps who holds a name. Without a
 memory (a new handler, a call that failed half-way) the state before the change says what to look for.

@@ -75,7 +75,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     updatedns: bool = False
     """Have FreeIPA remove a host's DNS records with it."""
     timeout: Seconds = 30.0
-    """What one request to FreeIPA may take."""
+    """What one request to FreeIPA may take. A certificate takes four: give the handler a `timeout` of two minutes."""
 
 
 def build(options: Options, needs: HandlerNeeds) -> FreeIpaHandler:
