@@ -83,7 +83,9 @@ def keys(struct: type[Any]) -> list[tuple[str, str, str, str]]:
         if key.endswith("_s") and bare(hint) in (int, float):
             # Its unit is in its name in the code, and beside the number in the file.
             key, hint = key[:-2], Annotated[float, msgspec.Meta(extra={UNIT: "seconds"})]
-        default = "**needed**" if field.required else shown(field.default, hint)
+        # (What is empty and can be filled, a dict for one, is made anew each time.)
+        value = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        default = "**needed**" if field.required else shown(value, hint)
         rows.append((key, takes(hint), default, said.get(field.name, "")))
     return rows
 
@@ -110,6 +112,8 @@ def takes(hint: Any) -> str:
         return ", ".join(f"`{one}`" for one in get_args(inner))
     if get_origin(inner) is tuple:
         return f"list of {takes(get_args(inner)[0])}"
+    if get_origin(inner) is dict:
+        return f"keys of your own, each {takes(get_args(inner)[1])}"
     if isinstance(inner, type) and issubclass(inner, msgspec.Struct) and inner is not config.Address:
         return "keys, see below"
     return KINDS[inner]
@@ -125,6 +129,8 @@ def shown(default: Any, hint: Any) -> str:
         return f"`{show_size(default)}`"
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
+    if isinstance(default, dict):
+        return ", ".join(f"`{name}: {one}`" for name, one in default.items())
     if isinstance(default, tuple):
         return ", ".join(f"`{one}`" for one in default)
     return f"`{default}`" if default != "" else ""
