@@ -5,7 +5,9 @@ No cluster is needed: what sources/kubernetes.py would append is appended by han
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from foreign import resource, route, sources, thing, told
 from serving import (
     APIS,
+    SECONDS,
     A,
     Asker,
     B,
@@ -171,6 +174,24 @@ async def test_kubectl_still_finds_our_own_kinds_elsewhere(running: Running, tmp
             assert [line[:2] for line in await kubectl.said("get", "ports", "-A", "--no-headers")] == wanted
         resources = [line[1] for line in await kubectl.said("get", "resources.vedette.dev", "-A", "--no-headers")]
         assert resources == ["ports.openstack.vedette.dev~2fv1", "nodes~2fv1", "pods~2fv1", "routes.route.openshift.io~2fv1"]
+
+
+async def test_vedette_itself_finds_them_as_well(running: Running) -> None:
+    vedette = Path(sys.executable).parent / "vedette"
+
+    async def said(*arguments: str) -> list[list[str]]:
+        process = await asyncio.create_subprocess_exec(
+            str(vedette), *arguments, "--server", running.url, "--source", "prod",
+            env={"PATH": "/usr/bin:/bin"}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        async with asyncio.timeout(SECONDS):
+            out, err = await process.communicate()
+        assert process.returncode == 0, err.decode()
+        return [line.split()[:2] for line in out.decode().splitlines()]
+
+    assert (await said("get", "routes"))[1:] == [["infra", "front"], ["shop", "back"], ["shop", "front"]]
+    assert (await said("get", "po", "--field-selector", "spec.nodeName=n1"))[1:] == [["shop", "web-1"]]
+    assert [line[0] for line in await said("get", "nodes")] == ["NAME", "n1"]
 
 
 # --- over HTTP --------------------------------------------------------------------------------------------------------------

@@ -205,6 +205,27 @@ def test_what_the_caller_may_use_to_look_less() -> None:
     assert parse("", "object.id=a b").name == name_of("a b")
 
 
+def test_of_whole_objects_any_field_can_be_named() -> None:
+    served = {
+        "type": "Warning",
+        "metadata": {"labels": {"app.kubernetes.io/name": "x"}},
+        "spec": {"host": "h"},
+        "status": {"a": 1},
+    }
+    for text in (
+        "spec.host=h", "status.a=1", "type=Warning", "spec.none=", "spec.host!=g", "metadata.labels.app.kubernetes.io/name=x",
+        "metadata.name=n,metadata.namespace=s", "object.id=",
+    ):  # fmt: skip
+        assert parse("", text, whole=True).matches("n", "s", {}, served), text
+    for text in ("spec.host=g", "host=h", "a=1", "metadata.name=m", "object.id=n"):
+        assert not parse("", text, whole=True).matches("n", "s", {}, served), text
+    assert parse("", "", whole=True) == EVERYTHING
+    assert parse("", "status.a=1", whole=True) != parse("", "status.a=1")
+    for text in ("spec..host=h", ".a=b", "=b", "a.=b"):
+        with pytest.raises(BadRequest, match="any path of the object"):
+            parse("", text, whole=True)
+
+
 def test_too_long_or_too_many_terms_are_refused() -> None:
     within = ",".join(f"l{n}" for n in range(MOST_TERMS))
     assert len(parse(within, "").labels) == MOST_TERMS

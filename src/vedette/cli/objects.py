@@ -244,7 +244,7 @@ class _Writing:
 
     def _table(self, columns: tuple[Column, ...], items: tuple[Item, ...]) -> None:
         at = shown(columns, self._output)
-        space = self._namespaces and bool(self._target.resource.group)
+        space = self._namespaces and self._target.resource.namespaced
         if self._lines is None:
             headings = [columns[one].name.upper() for one in at]
             self._lines = Lines(["NAMESPACE", *headings] if space else headings)

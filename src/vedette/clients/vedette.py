@@ -69,6 +69,12 @@ class Resource(msgspec.Struct, frozen=True):
     plural: str
     singular: str
     short_names: tuple[str, ...] = ()
+    version: str = "v1"
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
     def full_name(self) -> str:
@@ -89,8 +95,8 @@ class Target(msgspec.Struct, frozen=True):
 
     def path(self) -> str:
         prefix = f"/clusters/{quote(self.source, safe='*')}" if self.source else ""
-        base = f"/apis/{self.resource.group}/v1" if self.resource.group else "/api/v1"
-        space = f"/namespaces/{quote(self.project, safe='')}" if self.project else ""
+        base = f"/{'apis' if self.resource.group else 'api'}/{self.resource.api_version}"
+        space = f"/namespaces/{quote(self.project, safe='')}" if self.project and self.resource.namespaced else ""
         return f"{prefix}{base}{space}/{self.resource.plural}"
 
     def query(self) -> dict[str, str]:
@@ -428,10 +434,10 @@ class VedetteClient:
         """Every kind that the server has; namespaces, of the core group, last."""
         prefix = f"/clusters/{quote(source, safe='*')}" if source else ""
         groups = self._decoded(await self.document(f"{prefix}/apis")).get("groups") or []
-        paths = [(group["name"], f"/apis/{group['preferredVersion']['groupVersion']}") for group in groups]
+        versions = [(group["name"], group["preferredVersion"]["groupVersion"].rpartition("/")[2]) for group in groups]
         found: list[Resource] = []
-        for name, path in [*paths, ("", "/api/v1")]:
-            listing = self._decoded(await self.document(prefix + path))
+        for name, version in [*versions, ("", "v1")]:
+            listing = self._decoded(await self.document(f"{prefix}/{f'apis/{name}' if name else 'api'}/{version}"))
             found += [
                 Resource(
                     group=name,
@@ -439,6 +445,8 @@ class VedetteClient:
                     plural=one["name"],
                     singular=one.get("singularName") or one["kind"].lower(),
                     short_names=tuple(one.get("shortNames") or ()),
+                    version=version,
+                    namespaced=one.get("namespaced", True),
                 )
                 for one in listing.get("resources") or []
                 if "/" not in one["name"]
@@ -608,7 +616,7 @@ class VedetteClient:
             # The last content is not kept: memory for as many objects as there are would be the price.
             metadata = {"name": name, "namespace": namespace, "resourceVersion": str(revision)}
             raw = msgspec.json.encode(
-                {"apiVersion": f"{target.resource.group}/v1", "kind": target.resource.kind, "metadata": metadata}
+                {"apiVersion": target.resource.api_version, "kind": target.resource.kind, "metadata": metadata}
             )
             yield Event("DELETED", Item(namespace, name, revision, (name,), msgspec.Raw(raw)))
         yield ListedAgain("the log no longer reaches back to the last place", revision)
