@@ -182,6 +182,15 @@ async def test_a_server_has_its_addresses_of_both_families_and_their_names() -> 
     assert rig.dns.records == {}
 
 
+async def test_nobody_gets_every_name_of_a_zone_by_calling_a_server_star() -> None:
+    rig, bold = Rig(), Rig(wildcards=True, address=ROUTER)
+    for name in ("*", "*.web", "a.*", "*a"):
+        await rig.does(server(name, "192.0.2.1", verb="ADDED", id=name))
+    assert rig.dns.records == {("a.cloud.example.org", "A"): (("192.0.2.1",), 180)}
+    await bold.does(route("*.apps.cloud.example.org", verb="ADDED"))
+    assert bold.dns.values("*.apps.cloud.example.org") == ROUTER
+
+
 async def test_a_floating_ip_is_named_by_itself_or_by_the_server_behind_it() -> None:
     own = Rig()
     status = {"floating_ip_address": "192.0.2.7", "dns_name": "www", "dns_domain": "cloud.example.org."}

@@ -14,8 +14,8 @@ from typing import Any
 from vedette.errors import GiveUp
 from vedette.ports import Context, Event
 
-MAX_HOLDERS = 100
-"""Objects that share one name; one more goes to the dead letters."""
+MAX_HOLDERS = 50
+"""Objects that share one name; one more goes to the dead letters. A value that is remembered has at most 64 KiB."""
 RECENT = 10_000
 """Names whose holders are kept here too; the one that was kept first goes first."""
 

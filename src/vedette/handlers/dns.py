@@ -40,7 +40,7 @@ from vedette.ports import Context, Event, HandlerNeeds, Inventory, JsonObject
 
 log = logging.getLogger("vedette.handlers.dns")
 
-MAX_VALUES = 50
+MAX_VALUES = 20
 """Addresses of one name; more go to the dead letters."""
 ROUNDS = 3
 """How often it is looked again when somebody else changed a name in between; then the call is made again later."""
@@ -84,6 +84,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How long others may keep the answer."""
     ptr: bool = False
     """Write PTR records too; not for Routes, which share an address."""
+    wildcards: bool = False
+    """Take names whose first part is `*`. Whoever may name an object could then have every free name of the zone."""
     take_over: bool = False
     """Replace records that somebody else wrote."""
     resolv_conf: FilePath = ""
@@ -265,16 +267,25 @@ class _Says:
 
     def _name_of(self, key: Key, found: JsonObject, values: Values) -> str:
         if self._name is not None:
-            return _clean(_filled(self._name, values))
+            return self._clean(_filled(self._name, values))
         if key.kind == "Route":
-            return _clean(_text(_at(found, "spec", "host")))
+            return self._clean(_text(_at(found, "spec", "host")))
         if key.kind == "FloatingIP":
             own, domain = _text(_at(found, "status", "dns_name")), _text(_at(found, "status", "dns_domain"))
-            return _clean(f"{own.rstrip('.')}.{domain or self._zone(key)}") if own else ""
+            return self._clean(f"{own.rstrip('.')}.{domain or self._zone(key)}") if own else ""
         if key.kind == "Server":
             own = _text(_at(found, "status", "name"))
-            return _clean(f"{own}.{self._zone(key)}") if own else ""
+            return self._clean(f"{own}.{self._zone(key)}") if own else ""
         raise GiveUp(f"which name a {key.kind} has is not known: set the option `name`")
+
+    def _clean(self, text: str) -> str:
+        """A name for DNS out of what people call things: `My Server` is `my-server`. "": nothing is left of a part of it."""
+        first, *labels = text.strip().rstrip(".").split(".")
+        star = ["*"] if first == "*" and self._options.wildcards else []
+        labels = star + [
+            re.sub(r"[^\w-]+", "-", label.strip().lower()).strip("-") for label in (labels if star else [first, *labels])
+        ]
+        return host_name(".".join(labels)) if all(labels) else ""
 
     def _zone(self, key: Key) -> str:
         if not self._options.zone:
@@ -335,12 +346,6 @@ def _filled(text: Template, values: Values) -> str:
 
 def _places(text: Template) -> list[Place]:
     return [part for part in text.parts if isinstance(part, Place)]
-
-
-def _clean(text: str) -> str:
-    """A name for DNS out of what people call things: `My Server` is `my-server`. "": nothing is left of a part of it."""
-    labels = [re.sub(r"[^\w*-]+", "-", label.strip().lower()).strip("-") for label in text.strip().rstrip(".").split(".")]
-    return host_name(".".join(labels)) if all(labels) else ""
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
