@@ -1,0 +1,100 @@
+"""What the log is told of handlers: their status, and each dead letter that appears or is settled, as objects of our own.
+
+engine/dispatch.py appends these entries with the writes that they tell of; they are served as `handlers` and `deadletters`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from vedette.kit.clock import rfc3339_us
+from vedette.model.delivery import Delivery
+from vedette.model.entry import NewEntry
+from vedette.model.notice import Notice
+from vedette.model.reading import VEDETTE, VEDETTE_SOURCE, Reading
+from vedette.ports import Event
+
+DEADLETTER_EVENT = "vedette.deadletter"
+HANDLER_EVENT = "vedette.handler"
+
+
+def status(now: int, name: str, fields: dict[str, Any]) -> NewEntry:
+    """A handler's status has changed. `now`: UTC microseconds."""
+    reading = Reading(kind="Handler", group=VEDETTE, id=name, verb="create", as_of=now, fields={"name": name, **fields})
+    return NewEntry(_notice(now, f"{HANDLER_EVENT}.update", name, {"name": name, **fields}), (reading,))
+
+
+def forgotten(now: int, name: str) -> NewEntry:
+    """A handler that is not configured any more was let go of."""
+    reading = Reading(kind="Handler", group=VEDETTE, id=name, verb="delete", as_of=now)
+    return NewEntry(_notice(now, f"{HANDLER_EVENT}.forget", name, {"name": name}), (reading,))
+
+
+def appeared(now: int, d: Delivery, event: Event | None) -> NewEntry:
+    """A delivery became a dead letter."""
+    source, group, kind, id_ = (d.subject.split("/", 3) + [""] * 4)[:4]
+    fields = {
+        "handler": d.handler,
+        "revision": str(d.revision),
+        "number": d.number,
+        "idempotencyKey": d.idempotency_key,
+        "subject": {"source": source, "group": group, "kind": kind, "id": id_} if d.subject else None,
+        "eventType": event.notice.event_type if event is not None else "",
+        "verb": event.verb if event is not None else "",
+        "attempts": d.attempt,
+        "error": d.detail,
+        "nextStep": _next_step(d),
+        "firstAt": rfc3339_us(d.first_at) if d.first_at else None,
+        "failedAt": rfc3339_us(d.at),
+    }
+    reading = Reading(kind="DeadLetter", group=VEDETTE, id=letter_id(d), verb="create", as_of=now, fields=fields)
+    request = "" if event is None else event.request_id
+    return NewEntry(_notice(now, f"{DEADLETTER_EVENT}.create", letter_id(d), fields, request), (reading,))
+
+
+def settled(now: int, d: Delivery, what: str, who: str) -> NewEntry:
+    """A dead letter was redriven or discarded."""
+    reading = Reading(kind="DeadLetter", group=VEDETTE, id=letter_id(d), verb="delete", as_of=now)
+    payload = {"handler": d.handler, "revision": str(d.revision), "number": d.number, "settled": what, "by": who}
+    return NewEntry(_notice(now, f"{DEADLETTER_EVENT}.{what}", letter_id(d), payload), (reading,))
+
+
+def letter_id(d: Delivery) -> str:
+    """A dead letter's name: `<handler>.<revision>`, and `.<number>` behind it for a further match of the entry."""
+    return f"{d.handler}.{d.revision}" + (f".{d.number}" if d.number else "")
+
+
+def shown(d: Delivery) -> dict[str, Any]:
+    """A delivery as the API shows it."""
+    return {
+        "id": letter_id(d),
+        "idempotencyKey": d.idempotency_key,
+        "subject": d.subject,
+        "outcome": d.outcome,
+        "attempts": d.attempt,
+        "detail": d.detail,
+        "at": rfc3339_us(d.at) if d.at else None,
+        "nextAt": rfc3339_us(d.next_at) if d.outcome == "pending" and d.next_at else None,
+        "replay": d.replay,
+    }
+
+
+def _next_step(d: Delivery) -> str:
+    """For the person who reads it at night."""
+    if not d.event:
+        return f"its event is lost: vedette deadletters discard {letter_id(d)}, and vedette resync to compare with the cloud"
+    return f"mend the cause, then: vedette deadletters redrive {letter_id(d)}"
+
+
+def _notice(now: int, event_type: str, name: str, payload: dict[str, Any], request: str = "") -> Notice:
+    return Notice(
+        id=f"{event_type}/{name}/{now}",
+        source=VEDETTE_SOURCE,
+        event_type=event_type,
+        sent_at=now,
+        payload=msgspec.Raw(msgspec.json.encode(payload)),
+        origin="vedette",
+        global_request_id=request,
+    )
