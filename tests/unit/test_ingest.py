@@ -46,6 +46,17 @@ def is_exact(sums: dict[str, float]) -> bool:
     return sums.get("received", 0) == sum(sums.get(part, 0) for part in parts)
 
 
+async def test_an_entry_with_its_readings_is_taken_as_it_is_and_counted_and_dropped_like_a_notice() -> None:
+    store, telemetry = MemoryStore(FakeClock()), Telemetry()
+    ingest = Ingest(store, [kind(reads, "*")], telemetry, {"one": ("*.exists",)})
+    own = Reading(kind="Pod", group="", id="a/p", verb="create", as_of=1, fields={"spec": {}}, whole=True)
+    await ingest.offer([NewEntry(notice("made", "kubernetes.pods.added"), (own,)), NewEntry(notice("dull", "x.exists"), (own,))])
+    (kept,), _ = await store.entries(store.oldest)
+    assert kept.entry.readings == (own,)
+    sums = counted(telemetry)
+    assert (sums["received"], sums["events"], sums["not_interesting"]) == (2, 1, 1)
+
+
 async def test_received_is_the_exact_sum_of_what_became_of_it() -> None:
     store, telemetry = MemoryStore(FakeClock()), Telemetry()
     ingest = Ingest(store, [kind(reads, "port.*")], telemetry, {"one": ("*.exists",)})

@@ -424,6 +424,7 @@ async def test_resets_refusals_and_error_events_of_every_kind_are_survived() -> 
                 lambda: cluster.fail_watch({"code": 500, "reason": "InternalError", "message": "an error on the server"}),
                 lambda: cluster.fail_watch({"code": 429, "reason": "TooManyRequests", "message": "slowly"}),
                 lambda: cluster.fail(410, verb="watch", reason="Expired", message="too old"),
+                lambda: cluster.fail(400, verb="watch", reason="BadRequest", message="invalid resource version"),
             )
         ):
             hurt()
@@ -431,7 +432,7 @@ async def test_resets_refusals_and_error_events_of_every_kind_are_survived() -> 
             cluster.put(routes, f"a/r{round_}", host("1"))
             await rig.equal(routes, step=1)
         await rig.ready(step=1)
-        assert len(rig.news) == 8
+        assert len(rig.news) == 9
 
 
 async def test_a_restarted_server_has_forgotten_every_place_and_nothing_is_lost() -> None:

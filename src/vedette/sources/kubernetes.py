@@ -357,6 +357,7 @@ class Reflector:
         self.ready = False
         self.detail = "not started"
         self.last_progress = 0
+        self._warned = ""
         self._resource: Resource | None = None
         self._form: Form | None = None
         self._known: dict[str, _Known] = {}
@@ -397,7 +398,11 @@ class Reflector:
                 if not self.last_progress:
                     raise
                 self._down(str(why), why)  # a file that is being replaced
-            except (Forbidden, Unauthenticated, NotFound, BadRequest) as why:
+            except (NotFound, BadRequest) as why:
+                # Served differently than before, or a place that means nothing there.
+                self._forget("refused", why)
+                self._down(_advice(why, self._watched.resource), why)
+            except (Forbidden, Unauthenticated) as why:
                 self._down(_advice(why, self._watched.resource), why)
             except NotUnderstood as why:
                 # A line that can't be read may have been anything: what it did shows in a list.
@@ -416,9 +421,9 @@ class Reflector:
             await self._clock.sleep(max(next(waits), delay * self.source.rng.uniform(1.0, 1.25)))
 
     def _down(self, detail: str, why: Exception | None) -> None:
-        if self.ready or detail != self.detail:
+        if detail != self._warned:  # once, and not at every attempt
             log.warning("not following %s: %s", self.text, why or detail, extra=kv(source=self.source.name))
-        self.ready, self.detail = False, detail
+        self.ready, self.detail, self._warned = False, detail, detail
 
     def _forget(self, cause: str, why: Exception) -> None:
         """List again; what is known stays, so that only differences are news."""
@@ -591,7 +596,9 @@ class Reflector:
         self._following()
 
     def _following(self) -> None:
-        self.ready, self.detail = True, "following"
+        if self._warned:
+            log.info("following %s again", self.text, extra=kv(source=self.source.name))
+        self.ready, self.detail, self._warned = True, "following", ""
         self.source.numbers.objects(self.text, len(self._known))
 
     def _check_not_set_back(self, head: str) -> None:
