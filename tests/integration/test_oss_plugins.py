@@ -94,6 +94,7 @@ from oss_framework.plugins.helper import WHERE
 
 assert cfg is again is today
 cfg.CONF.register_opts([cfg.StrOpt("target")], group="probe")
+cfg.CONF.register_opts([cfg.StrOpt("password", default="another", help="of another version")], group="rest")
 
 
 class Probe(base.BasePlugin):
@@ -124,7 +125,9 @@ async def test_a_plugin_has_its_settings_its_neighbours_and_a_key_for_each_call(
         ("rst_plugin.RESTNotify", "", "did you mean rest_plugin.RESTNotify"),
         ("broken.Plugin", "import nothing_of_this_name\n", "nothing_of_this_name"),
         ("broken.Plugin", "class Plugin: pass\n", "is no plugin"),
-        ("broken.Plugin", "from oss_framework.plugins.base import BasePlugin\nclass Plug(BasePlugin): pass\n", "it has: Plug"),
+        ("broken.Plugin", "class Plug:\n    def notify(self, node_detail, created): ...\n", "it has: Plug"),
+        ("broken.Plug", "from oss_framework.plugins.base import BasePlugin\nclass Plug(BasePlugin): pass\n", "is no plugin"),
+        ("broken.Plug", "class Plug:\n    async def notify(self, node_detail, created): ...\n", "no `async def`"),
         ("base.BasePlugin", "", "no plugin base.BasePlugin"),
     ],
 )
@@ -132,6 +135,17 @@ async def test_a_plugin_that_is_none_is_found_before_anything_starts(tmp_path: P
     own = write(tmp_path, "broken", text)
     wrong = await validate(code("plugin", Options(plugin=name, plugins_dir=own)), clock=SystemClock())
     assert said in wrong
+
+
+async def test_an_installed_package_may_bring_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = tmp_path / "their_plugin-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: their-plugin\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[oss_framework.plugins]\ntheirs.Plugin = their_code:Told\n")
+    (tmp_path / "their_code.py").write_text("class Told:\n    def notify(self, node_detail, created): print('told')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    async with plugin(Options(plugin="theirs.Plugin")) as handler:
+        assert await tell(handler) == "theirs.Plugin: vm came"
 
 
 async def test_every_shipped_plugin_can_be_loaded_from_the_seeds_own_file() -> None:

@@ -311,6 +311,7 @@ async def test_a_server_that_is_being_built_is_told_of_when_it_is() -> None:
     with rig.nobody_is_called():
         await rig.found(SERVER, "create", status="BUILD", **{"OS-SRV-USG:launched_at": None}, **new)
         await rig.found(OTHER, "create", status="ERROR", **{"OS-SRV-USG:launched_at": None}, **new)
+        await rig.found(OTHER, "update", status="SOFT_DELETED", **new)
     await rig.found(SERVER, "update", origin="verify", **new)
     assert [created for created, _ in rig.calls] == [True]
 
@@ -427,13 +428,22 @@ async def test_an_association_that_failed_is_told_again_and_so_is_what_it_left()
 
 
 async def test_an_association_that_was_there_before_is_no_news_and_its_end_is() -> None:
-    rig = Rig(options())
+    cloud = ToyCloud({})
+    rig = Rig(options(), cloud=cloud)
     await associated(rig)
     with rig.nobody_is_called():
         await rig.tell("floatingip.create.resync", floatingip(updated_at="2026-11-20T15:00:00Z"))
         await rig.tell("floatingip.update.end", floatingip(description="x", updated_at="2026-11-20T16:00:00Z"))
+    assert cloud.asked == [], "a thousand of them at the first start ask nobody"
     await rig.tell("floatingip.update.end", floatingip(None))
     assert [(created, found["IP"]) for created, found in rig.calls] == [(False, "203.0.113.227")]
+
+
+async def test_a_request_is_no_association_yet() -> None:
+    rig = Rig(options())
+    notice = rig.notice("floatingip.update.start", {"floatingip": {"port_id": PORT}, "id": FIP})
+    with rig.nobody_is_called():
+        assert await rig.handle(notice) == "nobody was called: it says nothing of the association"
 
 
 async def test_a_list_without_floating_ips_calls_for_none() -> None:
@@ -459,6 +469,8 @@ async def test_a_replay_of_an_association_calls_again_and_moves_only_what_still_
     left = rig.memory[f"fip/{FIP}"]
     await rig.handle(rig.notice("floatingip.update.end", floatingip()), replay=True)
     assert [created for created, _ in rig.calls] == [True, True, False, True]
+    await rig.handle(rig.notice("floatingip.update.end", floatingip(None)), replay=True)
+    assert rig.calls[-1] == (False, rig.calls[0][1])
     assert arrived["port"] == PORT
     assert rig.memory[f"fip/{FIP}"] == left
 

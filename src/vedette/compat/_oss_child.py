@@ -50,6 +50,7 @@ def build(options: Options, needs: object) -> Plugin:
     install_old_name()
     if options.conf:
         read(oslo_config.cfg.CONF, options.conf)
+    keep_what_is_registered(oslo_config.cfg.CONF)
     return Plugin(find(options.plugin, options.plugins_dir)())
 
 
@@ -80,6 +81,19 @@ def install_old_name() -> None:
         sys.modules[f"oslo.config.{name}"] = getattr(oslo_config, name)
 
 
+def keep_what_is_registered(conf: oslo_config.cfg.ConfigOpts) -> None:
+    """A plugin may register a key of ours itself, such as `host` in `[rest]`; that was no error when nobody else had done it."""
+    register = conf.register_opt
+
+    def register_opt(*given: Any, **more: Any) -> bool:
+        try:
+            return bool(register(*given, **more))
+        except oslo_config.cfg.DuplicateOptError:
+            return False
+
+    conf.register_opt = register_opt
+
+
 def find(name: str, folder: str) -> type[Any]:
     """The class `<dir>.<Class>`: shipped, from the operator's folder, or an entry point. Raises ConfigError, and whatever the
     plugin's own code raises when it is imported."""
@@ -106,16 +120,15 @@ def find(name: str, folder: str) -> type[Any]:
             raise ConfigError(
                 f"no plugin {name}: {module.__file__} has no {class_name}; it has: {classes}", path="enabled_plugins"
             )
-    if not _is_plugin(found):
-        raise ConfigError(
-            f"{name} is no plugin: it has to be a class with notify(self, node_detail, created)", path="enabled_plugins"
-        )
+    if not _is_plugin(found) or inspect.iscoroutinefunction(found.notify):
+        wanted = "it has to be a class with notify(self, node_detail, created), which is no `async def`"
+        raise ConfigError(f"{name} is no plugin: {wanted}", path="enabled_plugins")
     plugin: type[Any] = found
     return plugin
 
 
 def _is_plugin(thing: Any) -> bool:
-    return inspect.isclass(thing) and callable(getattr(thing, "notify", None)) and thing is not BasePlugin
+    return inspect.isclass(thing) and getattr(thing, "notify", BasePlugin.notify) is not BasePlugin.notify
 
 
 def _names(path: Any) -> list[str]:

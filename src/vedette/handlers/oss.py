@@ -128,9 +128,9 @@ class Association(msgspec.Struct, frozen=True, kw_only=True):
     fixed: str = ""
     address: str = ""
     node: str = ""
-    """The instance; "": the port is no instance's."""
+    """The instance; "": the port is no instance's, or it was associated before us."""
     detail: JsonObject | None = None
-    """What the plugin was given; None: it was associated before us."""
+    """What the plugin was given; None: nothing."""
 
 
 class _FloatingIP(msgspec.Struct):
@@ -282,6 +282,8 @@ class OssHandler:
             return self._ignore("told already")
         if not server.get("OS-SRV-USG:launched_at") and server.get("status") != "ACTIVE":
             return self._ignore("it is not built")
+        if server.get("status") in ("SOFT_DELETED", "DELETED"):
+            return self._ignore("it is deleted")
         if self._is_older(server.get("created"), event) and not event.replay:
             self._remember(context, id_, Told())
             return self._ignore("it was there before")
@@ -307,45 +309,49 @@ class OssHandler:
     # --- floating IPs ---
 
     async def _floating(self, event: Event, context: Context) -> str:
-        payload = _mapping(event.payload, event)
-        try:
-            said = msgspec.convert(payload.get("floatingip") or {"id": payload.get("floatingip_id")}, _FloatingIP)
-        except msgspec.ValidationError as why:
-            raise GiveUp(f"{event.type} says of no floating IP what it should: {why}") from None
-        id_, word = said.id, event.type.split(".")[1]
-        if event.type.endswith(".start") or (word != "delete" and said.port_id is UNSET):
+        word = event.type.split(".")[1]
+        said = _floating_ip(event)
+        if said is None or (word != "delete" and said.port_id is UNSET):
             return self._ignore("it says nothing of the association")
-        remembered = await context.recall(f"fip/{id_}")
-        before = None if remembered is None else msgspec.convert(remembered, Association)
         port = "" if word == "delete" or said.port_id is UNSET else said.port_id or ""
         after = Association(port=port, fixed=said.fixed_ip_address or "", address=said.floating_ip_address or "")
-        moves = not event.replay or await self._is_associated(event, id_, port)
-        if before is not None and before.port == port and not event.replay:
-            if port and before.fixed != after.fixed:
-                self._associate(context, id_, msgspec.structs.replace(before, fixed=after.fixed))
-            elif word == "delete":
-                context.remember(f"fip/{id_}", None)
-            return self._ignore("the association is the same")
+        remembered = await context.recall(f"fip/{said.id}")
+        before = None if remembered is None else msgspec.convert(remembered, Association)
         if before is None and not port:
             return self._ignore("it is not associated")
-        if word == "create" and event.type.endswith(OWN) and not event.replay and self._is_older(said.updated_at, event):
-            node = await self._node_of(event, port, said.port_details)
-            self._associate(context, id_, msgspec.structs.replace(after, node=node))
-            return self._ignore("it was there before")
-        outcome, left = "", before
-        node = await self._node_of(event, port, said.port_details) if port else ""
-        if before is not None and (before.port or event.replay) and not (port and node and node == before.node):
-            outcome, left = await self._left(event, context, before, part="/left" if port else "")
-        if port:
-            arrived, after = await self._arrived(event, context, msgspec.structs.replace(after, node=node), left)
-            outcome = f"{outcome}; {arrived}" if outcome else arrived
-            if moves:
-                self._associate(context, id_, after)
-        elif moves and word == "delete":
-            context.remember(f"fip/{id_}", None)
-        elif moves and left is not None:
-            self._associate(context, id_, msgspec.structs.replace(left, port="", fixed=""))
+        if not event.replay:
+            if before is not None and before.port == port:
+                if word == "delete" or before.fixed != after.fixed:
+                    self._associate(context, said.id, msgspec.structs.replace(before, fixed=after.fixed), word)
+                return self._ignore("the association is the same")
+            if word == "create" and event.type.endswith(OWN) and self._is_older(said.updated_at, event):
+                # Whose port it is, is looked up when it leaves: by then every port is known.
+                self._associate(context, said.id, after, word)
+                return self._ignore("it was there before")
+        outcome, now = await self._moved(event, context, before, after, said.port_details)
+        if not event.replay or await self._is_associated(event, said.id, port):
+            self._associate(context, said.id, now, word)
         return outcome
+
+    async def _moved(
+        self, event: Event, context: Context, before: Association | None, after: Association, details: Any
+    ) -> tuple[str, Association]:
+        """It left where it was `before`, and came to where it is `after`: one of them, or both; and what to remember."""
+        outcomes: list[str] = []
+        left = before or Association()
+        node = await self._node_of(event, after.port, details) if after.port else ""
+        stays = bool(node) and node == left.node
+        if (left.port or event.replay) and not stays and before is not None:
+            outcome, left = await self._left(event, context, left, part="/left" if after.port else "")
+            outcomes.append(outcome)
+        if not after.port:
+            return outcomes[0], msgspec.structs.replace(left, port="", fixed="")
+        if stays and left.port and not event.replay:
+            # Another port of the same instance: its detail is the same.
+            now = msgspec.structs.replace(after, node=node, detail=left.detail)
+            return self._ignore("the instance is the same"), now
+        outcome, now = await self._arrived(event, context, msgspec.structs.replace(after, node=node))
+        return "; ".join([*outcomes, outcome]), now
 
     async def _left(self, event: Event, context: Context, before: Association, *, part: str) -> tuple[str, Association]:
         """It is not associated any more as it was `before`."""
@@ -365,24 +371,20 @@ class OssHandler:
         outcome = await self._call(event, context, said, False, part=part)
         return outcome, msgspec.structs.replace(before, node=node, detail=said)
 
-    async def _arrived(
-        self, event: Event, context: Context, after: Association, before: Association | None
-    ) -> tuple[str, Association]:
+    async def _arrived(self, event: Event, context: Context, after: Association) -> tuple[str, Association]:
         """It is associated as `after` says; with its detail when somebody was told."""
         if not after.node:
             return self._ignore("the port is no instance's"), after
         if not self._floating_came:
             return self._ignore("not in a list"), after
-        if before is not None and before.port and before.node == after.node and not event.replay:
-            # Another port of the same instance: its detail is the same.
-            return self._ignore("the instance is the same"), msgspec.structs.replace(after, detail=before.detail)
         known = await self._known(event.notice.source, after.node, Node())
         said = detail(known, self._options.detail, address=after.address)
         outcome = await self._call(event, context, said, True)
         return outcome, msgspec.structs.replace(after, detail=said)
 
-    def _associate(self, context: Context, id_: str, association: Association) -> None:
-        context.remember(f"fip/{id_}", msgspec.to_builtins(association))
+    def _associate(self, context: Context, id_: str, association: Association, word: str) -> None:
+        """Of one that is deleted nothing is remembered."""
+        context.remember(f"fip/{id_}", None if word == "delete" else msgspec.to_builtins(association))
 
     async def _is_associated(self, event: Event, id_: str, port: str) -> bool:
         found = await self._needs.inventory.get(Key(event.notice.source, OPENSTACK, "FloatingIP", id_))
@@ -463,6 +465,17 @@ class OssHandler:
             raise TryLater(f"the {service} API of {source} does not say: {why}", delay=UNWELL_SECONDS) from why
         found = answer.body.get(name) if name else answer.body
         return found if isinstance(found, dict) else None
+
+
+def _floating_ip(event: Event) -> _FloatingIP | None:
+    """None: a request that may yet fail. Raises GiveUp."""
+    if event.type.endswith(".start"):
+        return None
+    payload = _mapping(event.payload, event)
+    try:
+        return msgspec.convert(payload.get("floatingip") or {"id": payload.get("floatingip_id")}, _FloatingIP)
+    except msgspec.ValidationError as why:
+        raise GiveUp(f"{event.type} says of no floating IP what it should: {why}") from None
 
 
 def _device(port: Any) -> str:
