@@ -4,7 +4,8 @@ In: what is wanted (queue, exchanges, routing keys). Out: deliveries in the batc
 tag. A session is connection, channel, queue, bindings and consumer as one unit: when any of it goes, all of it goes, and the
 caller opens another. Retrying, gaps and what a message means are the caller's: sources/openstack.py.
 
-AMQP 0-9-1 with RabbitMQ's extensions, over pika's asyncio adapter. `testing/broker.py` is the same port in memory.
+AMQP 0-9-1 with RabbitMQ's extensions, over pika's asyncio adapter. `testing/broker.py` is the same port in memory. `Line` and
+`Channel` at the end are what clients/amqp_publish.py stands on too.
 """
 
 from __future__ import annotations
@@ -187,7 +188,9 @@ class AmqpBroker:
         raise BrokerUnavailable("; ".join(failed))
 
     async def _open(self, where: Address, wanted: Wanted) -> Session:
-        connection = _Connection(self._parameters(where, wanted.timeout_s))
+        connection = Line(
+            parameters(where, name=self._name, heartbeat_s=self._heartbeat_s, tls=self._tls, timeout_s=wanted.timeout_s)
+        )
         session = AmqpSession(connection, wanted)
         try:
             async with asyncio.timeout(wanted.timeout_s):
@@ -200,35 +203,38 @@ class AmqpBroker:
             raise BrokerUnavailable(f"no answer within {wanted.timeout_s:g} s when {session.step}") from None
         except pika.exceptions.AMQPError as why:
             connection.drop()
-            raise BrokerUnavailable(_plain(why)) from None
+            raise BrokerUnavailable(plain(why)) from None
         except BaseException:
             connection.drop()
             raise
 
-    def _parameters(self, where: Address, timeout_s: float) -> pika.ConnectionParameters:
-        options = None
-        if where.tls:
-            context = self._tls or ssl.create_default_context()
-            options = pika.SSLOptions(context, where.host)
-        return pika.ConnectionParameters(
-            host=where.host,
-            port=where.port,
-            virtual_host=where.vhost,
-            credentials=pika.PlainCredentials(where.username, where.password),
-            ssl_options=options,
-            heartbeat=self._heartbeat_s,
-            # The broker says so when an alarm of its own stops it from reading us; past this, a new connection is tried.
-            blocked_connection_timeout=60.0,
-            socket_timeout=min(10.0, timeout_s),
-            stack_timeout=min(15.0, timeout_s),
-            client_properties={"connection_name": f"vedette {self._name}"},
-        )
+
+def parameters(
+    where: Address, *, name: str, heartbeat_s: int, tls: ssl.SSLContext | None, timeout_s: float
+) -> pika.ConnectionParameters:
+    """How to connect. `name` is what the broker shows for the connection."""
+    options = None
+    if where.tls:
+        options = pika.SSLOptions(tls or ssl.create_default_context(), where.host)
+    return pika.ConnectionParameters(
+        host=where.host,
+        port=where.port,
+        virtual_host=where.vhost,
+        credentials=pika.PlainCredentials(where.username, where.password),
+        ssl_options=options,
+        heartbeat=heartbeat_s,
+        # The broker says so when an alarm of its own stops it from reading us; past this, a new connection is tried.
+        blocked_connection_timeout=60.0,
+        socket_timeout=min(10.0, timeout_s),
+        stack_timeout=min(15.0, timeout_s),
+        client_properties={"connection_name": f"vedette {name}"},
+    )
 
 
 class AmqpSession:
     """A consumer on a real broker."""
 
-    def __init__(self, connection: _Connection, wanted: Wanted) -> None:
+    def __init__(self, connection: Line, wanted: Wanted) -> None:
         self._connection = connection
         self._wanted = wanted
         self._found = Found()
@@ -237,7 +243,7 @@ class AmqpSession:
         """What the broker was last asked for, for the person who reads why nothing came of it."""
         self._arrived: list[Delivery] = []
         self._waiter: asyncio.Future[None] | None = None
-        self._channel: _Channel | None = None
+        self._channel: Channel | None = None
         self._last_arrived = 0
         self._last_acked = 0
         self._bound: set[str] = set()
@@ -280,7 +286,7 @@ class AmqpSession:
             # pika wants a callback; the deliveries never get that far.
             consume = functools.partial(channel.raw.basic_consume, wanted.queue.name, lambda *_: None)
             await channel.call(functools.partial(consume, exclusive=not wanted.shared))
-        except _Refused as why:
+        except Refused as why:
             if why.code in (403, 405):
                 raise QueueShared(f"the queue {wanted.queue.name!r} is in somebody else's exclusive use: {why}") from None
             raise BrokerUnavailable(f"can't consume: {why}") from None
@@ -304,8 +310,8 @@ class AmqpSession:
         try:
             self._channel.raw.basic_ack(tag, multiple=True)
         except pika.exceptions.AMQPError as why:
-            self.end(_plain(why))
-            raise BrokerUnavailable(_plain(why)) from None
+            self.end(plain(why))
+            raise BrokerUnavailable(plain(why)) from None
         self._last_acked = tag
 
     async def check(self) -> Found:
@@ -325,8 +331,8 @@ class AmqpSession:
             self.end(f"no answer within {wanted.timeout_s:g} s when {self.step}")
             raise BrokerUnavailable(self._ended) from None
         except pika.exceptions.AMQPError as why:
-            self.end(_plain(why))
-            raise BrokerUnavailable(_plain(why)) from None
+            self.end(plain(why))
+            raise BrokerUnavailable(plain(why)) from None
         return msgspec.structs.replace(bound, messages=looked.messages, consumers=looked.consumers)
 
     def end(self, reason: str) -> None:
@@ -360,7 +366,7 @@ class AmqpSession:
         channel = await self._connection.channel()
         try:
             answer = await channel.call(functools.partial(channel.raw.queue_declare, name, passive=True))
-        except _Refused as why:
+        except Refused as why:
             if why.code == 404:
                 return None
             if why.code == 405:
@@ -384,7 +390,7 @@ class AmqpSession:
             unlimited = {"x-delivery-limit": -1}
         try:
             await self._declare_with({**arguments, **unlimited})
-        except _Refused as why:
+        except Refused as why:
             if unlimited and why.code == 406 and "x-delivery-limit" in why.text:
                 # Made before the broker was upgraded: still ours, only with the broker's limit.
                 log.warning(
@@ -393,7 +399,7 @@ class AmqpSession:
                 )
                 try:
                     await self._declare_with(arguments)
-                except _Refused as still:
+                except Refused as still:
                     raise self._refusal(still) from None
                 return
             raise self._refusal(why) from None
@@ -404,7 +410,7 @@ class AmqpSession:
         await channel.call(declare)
         channel.close()
 
-    def _refusal(self, why: _Refused) -> Exception:
+    def _refusal(self, why: Refused) -> Exception:
         queue = self._wanted.queue
         if why.code == 406:
             return CannotStart(
@@ -419,7 +425,7 @@ class AmqpSession:
         self.step = "binding the queue"
         bound: list[str] = []
         missing: list[str] = []
-        channel: _Channel | None = None
+        channel: Channel | None = None
         for exchange in self._wanted.exchanges:
             if channel is None:
                 channel = await self._connection.channel()
@@ -430,7 +436,7 @@ class AmqpSession:
                     channel.raw.queue_bind(self._wanted.queue.name, exchange, key)
                 # Only the last is answered; an error in any of them closes the channel before that.
                 await channel.call(functools.partial(channel.raw.queue_bind, self._wanted.queue.name, exchange, last))
-            except _Refused as why:
+            except Refused as why:
                 channel = None
                 missing.append(exchange)
                 if why.code != 404:
@@ -445,7 +451,7 @@ class AmqpSession:
         return Found(bound=tuple(bound), missing=tuple(missing))
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """The broker closed the channel: its answer to what it doesn't like."""
 
     def __init__(self, code: int, text: str) -> None:
@@ -454,7 +460,7 @@ class _Refused(Exception):
         self.text = text
 
 
-class _Connection:
+class Line:
     """A connection, with futures where pika has callbacks."""
 
     def __init__(self, parameters: pika.ConnectionParameters) -> None:
@@ -485,12 +491,17 @@ class _Connection:
     def on_lost(self, call: Callable[[str], None]) -> None:
         self._lost.append(call)
 
-    async def channel(self) -> _Channel:
+    async def channel(self) -> Channel:
         """A new one, open. Raises BrokerUnavailable."""
         try:
-            return await _Channel.opened(self._raw)
+            return await Channel.opened(self._raw)
         except pika.exceptions.AMQPError as why:
-            raise BrokerUnavailable(_plain(why)) from None
+            raise BrokerUnavailable(plain(why)) from None
+
+    def on_blocked(self, call: Callable[[str], None]) -> None:
+        """Call with why the broker reads us no more, and with "" when it does again."""
+        self._raw.add_on_connection_blocked_callback(lambda _, frame: call(frame.method.reason or "no reason given"))
+        self._raw.add_on_connection_unblocked_callback(lambda *_: call(""))
 
     def hand_deliveries_to(self, deliver: Callable[[Delivery], None], channel: int) -> None:
         self._raw.hand_deliveries_to(deliver, channel)
@@ -526,12 +537,12 @@ class _Connection:
     def _on_gone(self, _connection: Any, why: BaseException) -> None:
         self._gone.set()
         if not self._opened.done():
-            self._opened.set_exception(BrokerUnavailable(_plain(why)))
+            self._opened.set_exception(BrokerUnavailable(plain(why)))
         for call in self._lost:
-            call(f"the connection was lost: {_plain(why)}")
+            call(f"the connection was lost: {plain(why)}")
 
 
-class _Channel:
+class Channel:
     """A channel, with futures where pika has callbacks. The broker's errors close it."""
 
     def __init__(self, raw: Any) -> None:
@@ -541,7 +552,7 @@ class _Channel:
         raw.add_on_close_callback(self._on_close)
 
     @classmethod
-    async def opened(cls, connection: Any) -> _Channel:
+    async def opened(cls, connection: Any) -> Channel:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         channel = cls(connection.channel(on_open_callback=lambda raw: _settle(future, raw)))
         channel._waiting = future
@@ -549,12 +560,12 @@ class _Channel:
         return channel
 
     async def call(self, method: Callable[..., Any], **arguments: Any) -> Any:
-        """Call a method of pika's and wait for the answer. Raises _Refused, BrokerUnavailable."""
+        """Call a method of pika's and wait for the answer. Raises Refused, BrokerUnavailable."""
         future = self._waiting = asyncio.get_running_loop().create_future()
         try:
             method(**arguments, callback=functools.partial(_settle, future))
         except pika.exceptions.AMQPError as why:
-            raise BrokerUnavailable(_plain(why)) from None
+            raise BrokerUnavailable(plain(why)) from None
         return await future
 
     def on_closed(self, call: Callable[[str], None]) -> None:
@@ -569,11 +580,11 @@ class _Channel:
         waiting, self._waiting = self._waiting, None
         if waiting is not None and not waiting.done():
             if isinstance(why, pika.exceptions.ChannelClosedByBroker):
-                waiting.set_exception(_Refused(why.reply_code, why.reply_text))
+                waiting.set_exception(Refused(why.reply_code, why.reply_text))
             else:
-                waiting.set_exception(BrokerUnavailable(_plain(why)))
+                waiting.set_exception(BrokerUnavailable(plain(why)))
         for call in self._closed:
-            call(_plain(why))
+            call(plain(why))
 
 
 def _settle(future: asyncio.Future[Any], answer: Any) -> None:
@@ -581,7 +592,7 @@ def _settle(future: asyncio.Future[Any], answer: Any) -> None:
         future.set_result(answer)
 
 
-def _plain(why: BaseException) -> str:
+def plain(why: BaseException) -> str:
     """What happened, in the words of the innermost error: pika wraps a refused connection four times."""
     if isinstance(why, pika.exceptions.ConnectionClosed | pika.exceptions.ChannelClosed):
         return f"{why.reply_text} ({why.reply_code})"
@@ -593,7 +604,7 @@ def _plain(why: BaseException) -> str:
         return "the connection ended before the broker had said anything"
     inner = [part for part in _parts(why) if isinstance(part, BaseException)]
     if inner:
-        return _plain(inner[-1])
+        return plain(inner[-1])
     return str(why) or type(why).__name__
 
 

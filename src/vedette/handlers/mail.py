@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from email import policy
 from email.message import EmailMessage
 from email.utils import format_datetime
+from typing import Any
 
 import msgspec
 
@@ -160,11 +161,12 @@ class MailHandler:
 def _address(text: str, path: str) -> str:
     """`a@b` of `Name <a@b>`. Raises ConfigError."""
     message = EmailMessage(policy=_POLICY)
+    found: tuple[Any, ...] = ()
     try:
         message["To"] = text
         found = () if message["To"].defects else message["To"].addresses
     except (ValueError, IndexError):
-        found = ()
+        pass
     if len(found) != 1 or not _ADDRESS.fullmatch(found[0].addr_spec):
         raise ConfigError(f"{text[:100]!a} is no address such as ops@example.org or Ops <ops@example.org>", path=path)
     return str(found[0].addr_spec)
