@@ -11,13 +11,17 @@ import logging
 import logging.handlers
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vedette.cli.errors import complain, exit_code
 from vedette.errors import CannotStart, VedetteError
 from vedette.kit.log import JsonFormatter
+from vedette.kit.memory import look_for_cycles_seldom
+
+if TYPE_CHECKING:
+    from vedette.config import Config
 
 EXAMPLES = """Examples:
 
@@ -54,9 +58,6 @@ def oss_watcher(
 
 
 def _run(file: Path, check: bool) -> None:
-    import uvloop
-
-    from vedette import app as service
     from vedette.compat import oss
     from vedette.kit.clock import SystemClock
 
@@ -71,8 +72,17 @@ def _run(file: Path, check: bool) -> None:
         return
     for module, text in watched.lines:
         logging.getLogger(f"vedette.oss.{module}").info("%s", text)
+    _serve(watched.config)
+
+
+def _serve(config: Config) -> None:
+    import uvloop
+
+    from vedette import app as service
+
+    look_for_cycles_seldom()
     try:
-        uvloop.run(service.serve(watched.config))
+        uvloop.run(service.serve(config))
     except OSError as why:
         raise CannotStart(f"{why}; `listen` in oss.conf is where") from why
 
