@@ -696,6 +696,8 @@ FAULTS = st.sampled_from(
         "error-500",
         "list-410",
         "restart",
+        "stall",
+        "set-back",
     )
 )
 
@@ -757,3 +759,13 @@ async def _hurt(cluster: FakeKubernetes, rig: Rig, fault: str) -> None:
         cluster.fail(410, verb="list", reason="Expired")
     if fault == "restart":
         await rig.restart()
+    if fault == "stall":
+        cluster.stall()
+        await rig.clock.advance(72)
+        cluster.resume()
+    if fault == "set-back":
+        cluster.rewind(max(cluster.revision - 3, 100))
+        # (A cluster that comes past the old place before anybody looked can't be told from one that was not set back.)
+        for _ in range(60):
+            await rig.clock.advance(4)
+            await asyncio.sleep(0.002)
