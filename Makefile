@@ -6,7 +6,8 @@ VENV := .venv
 # Packages of the distribution, each where it is first needed. They are installed as root or through `sudo -n`; else the
 # command to run is printed.
 VENV_PACKAGES := python3-venv
-TEST_PACKAGES := rabbitmq-server bind9
+# A machine has one mail system, and another one would take its place: exim4 only where there is none.
+TEST_PACKAGES := rabbitmq-server bind9 $(if $(wildcard /usr/sbin/sendmail),,exim4-daemon-light)
 BENCH_PACKAGES := rabbitmq-server libnginx-mod-nchan etcd-server gcc libc6-dev procps
 # Unpacked into build/, never installed: the oldest kubectl that is held to.
 KUBECTL_PACKAGE := kubernetes-client

@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Literal
+from typing import Literal, cast
 
 import aiosmtplib
 import msgspec
@@ -76,9 +76,11 @@ class MailClient:
             # Its default asks the resolver, perhaps for a long time.
             local_hostname=socket.gethostname() or "localhost",
         )
+        transport: asyncio.BaseTransport | None = None
         try:
             async with asyncio.timeout(self._timeout):
                 await smtp.connect()
+                transport = smtp.transport
                 if self._username:
                     await smtp.login(self._username, self._password.reveal())
                 answers, _ = await smtp.sendmail(sender, list(recipients), message)
@@ -104,7 +106,11 @@ class MailClient:
         except (aiosmtplib.SMTPException, OSError) as why:
             raise TargetUnavailable(" ".join(str(why).split())[:LONGEST] or type(why).__name__) from None
         finally:
+            transport = transport or smtp.transport
             smtp.close()
+            if transport is not None:
+                # Closing alone waits for a TLS goodbye, up to half a minute.
+                cast(asyncio.WriteTransport, transport).abort()
         if any(one.code == CLOSES for one in refused.values()):
             raise TargetUnavailable(str(next(one for one in refused.values() if one.code == CLOSES)))
         return refused
