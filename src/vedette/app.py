@@ -26,24 +26,32 @@ from vedette.api.auth import (
     TokensAuthenticator,
     drop_verdicts,
 )
+from vedette.api.hooks import Hook
 from vedette.api.rights import Rights
 from vedette.api.server import Needs, Server, bare, build, reloading_context
 from vedette.api.tickets import Tickets
 from vedette.clients.keystone import Keystone, credentials
 from vedette.compat import weaas
-from vedette.config import Config
+from vedette.config import WINDOW_RULES, Config, HandlerConfig, HookConfig, On
 from vedette.config import Keystone as KeystoneSettings
 from vedette.config import SourceConfig as SourceSettings
+from vedette.config import Window as WindowSettings
+from vedette.engine import conditions, windows
+from vedette.engine.dispatch import Dispatch
 from vedette.engine.ingest import Ingest
+from vedette.engine.inventory import StoredObjects
+from vedette.engine.line import Rule, Window
+from vedette.engine.matching import Match
 from vedette.engine.resync import Resync
 from vedette.engine.retention import Keep, Retention
 from vedette.engine.verify import Verify
 from vedette.engine.watch import Hub, Limits
+from vedette.engine.worker import WorkerHandler, WorkerProcess
 from vedette.errors import CannotStart, ConfigError
 from vedette.kit.clock import Clock, SystemClock
 from vedette.kit.tasks import cancel, keep_running
 from vedette.kit.telemetry import Telemetry
-from vedette.ports import Appended, Authenticator, CloudUse, Source, Store
+from vedette.ports import Appended, Authenticator, CloudUse, Handler, HandlerNeeds, Source, Store, WorkerCode
 from vedette.store.memory import MemoryStore
 from vedette.store.sqlite import SqliteStore
 
@@ -84,6 +92,8 @@ class Service:
         self.ingest: Ingest | None = None
         """Once started: what sources offer to."""
         self.resync: Resync | None = None
+        self.dispatch: Dispatch | None = None
+        self._handlers: list[Handler] = []
         self._uses: dict[str, CloudUse] = {}
         self._keystone: Keystone | None = None
         self.failed: asyncio.Future[None] | None = None
@@ -132,6 +142,7 @@ class Service:
             telemetry,
             connected=lambda name: ready[name].status().ready,
         )
+        dispatch = self.dispatch = Dispatch(store, [self._rule(one) for one in config.handlers], kinds, clock, telemetry)
         verify = Verify(store, ingest.record, kinds, uses, hub.followed, clock, telemetry)
         hub.on_followed.append(verify.followers_changed)
         rights = Rights(authenticator, clock, self._recheck_seconds)
@@ -146,22 +157,27 @@ class Service:
             hub=hub,
             resync=resync,
             verify=verify,
+            dispatch=dispatch,
             kinds=kinds,
             clock=clock,
             telemetry=telemetry,
             rights=rights,
             tickets=Tickets(clock),
             sources=lambda: [source.status() for source in sources],
-            source_names=tuple(one.name for one in config.sources),
+            source_names=(*(one.name for one in config.sources), *(one.name for one in config.hooks)),
             default_source=_default_source(config),
             cors=tuple(config.cors),
             hosts=_hosts(config) if config.auth.mode == "none" else None,
             # Where nobody has a token all callers are one.
             max_streams=config.watch.max_watchers if config.auth.mode == "none" else config.watch.max_streams,
+            hooks={one.name: _hook(one) for one in config.hooks},
+            offer=ingest.offer,
         )
         self._spawn("watch", partial(keep_running, "watch", hub.run))
         self._spawn("retention", partial(keep_running, "retention", retention.run))
+        self._spawn("dispatch", partial(keep_running, "dispatch", dispatch.run, fatal=(CannotStart, ConfigError)))
         await asyncio.sleep(0)  # the hub follows from here on: nothing is appended before
+        await self._handling(dispatch)
         await self._listen(needs, authenticator)
         for source in sources:
             work = partial(source.run, ingest.offer)
@@ -203,6 +219,61 @@ class Service:
             await old.start()
             self.face_addresses["weaas"] = old.addresses
 
+    async def _handling(self, dispatch: Dispatch) -> None:
+        """Until handlers follow: what sources say from here on reaches them. Raises what they can't start from."""
+        assert self.failed is not None
+        ready: asyncio.Future[Any] = asyncio.ensure_future(dispatch.ready.wait())
+        await asyncio.wait({ready, self.failed}, return_when=asyncio.FIRST_COMPLETED)
+        if self.failed.done():
+            ready.cancel()
+            self.failed.result()
+
+    def _rule(self, one: HandlerConfig) -> Rule:
+        """A handler as the dispatcher takes it. Raises ConfigError, CannotStart when its plug can't be built."""
+        config, clock, telemetry = self.config, self.clock, self.telemetry
+        found = plugins.find_handler(one.use, config.plugins.folder)
+        handler: Handler
+
+        def worker(code: WorkerCode) -> WorkerProcess:
+            return WorkerProcess(code, clock=clock, telemetry=telemetry)
+
+        if found.kind == "shipped":
+            assert self.store is not None
+            needs = HandlerNeeds(
+                name=one.name,
+                clock=clock,
+                telemetry=telemetry,
+                inventory=StoredObjects(self.store),
+                cloud=lambda name: use.cloud if (use := self._uses.get(name)) is not None else None,
+                worker=worker,
+            )
+            handler = plugins.load("handlers", one.use).build(one.options, needs)
+        else:
+            code = WorkerCode(name=one.name, module=found.module, options=one.options or {}, concurrency=one.concurrency)
+            handler = WorkerHandler(worker(code))
+        self._handlers.append(handler)
+        return Rule(
+            name=one.name,
+            use=one.use,
+            handler=handler,
+            on=tuple(_match(on) for on in one.on),
+            start=one.start,
+            attempts=one.retry.attempts,
+            first=one.retry.first,
+            most=one.retry.most,
+            deadline=one.retry.deadline,
+            timeout=one.timeout,
+            counts_itself=found.kind != "shipped",
+            concurrency=one.concurrency,
+            rate=one.rate,
+            coalesce=one.coalesce,
+            window=None if one.window is None else _window(one.window),
+            max_pending=one.max_pending,
+            own_events=one.own_events,
+            users=frozenset(one.users),
+            max_depth=one.max_depth,
+        )
+
     def _spawn(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         async def watched() -> None:
             try:
@@ -231,6 +302,8 @@ class Service:
         await cancel(*readers)
         if self.resync is not None:
             self.resync.close()
+        if self.dispatch is not None:
+            await self.dispatch.drain(GRACE_SECONDS)
         if self.hub is not None:
             self.hub.close()
             with suppress(TimeoutError):  # whoever does not end by then is cut with its connection
@@ -239,6 +312,11 @@ class Service:
         for server in self._servers:
             await server.stop()
         await cancel(*others)
+        for handler in self._handlers:
+            try:
+                await handler.close()
+            except Exception:
+                log.exception("a handler could not be closed")
         for use in self._uses.values():
             await use.cloud.close()
         if self._keystone is not None:
@@ -273,6 +351,50 @@ async def serve(
 def _source(one: SourceSettings, clock: Clock, telemetry: Telemetry) -> Source:
     source: Source = plugins.load("sources", one.type).build(one.options, clock=clock, telemetry=telemetry)
     return source
+
+
+def _hook(one: HookConfig) -> Hook:
+    return Hook(
+        name=one.name,
+        format=one.format,
+        webhook=plugins.load("webhooks", one.format).build(one.options),
+        token=one.token,
+        hmac_secret=one.hmac_secret,
+        hmac_age=one.hmac_age,
+        keystone=one.keystone,
+        roles=one.roles,
+        max_body=one.max_body,
+    )
+
+
+def _match(on: On) -> Match:
+    return Match(
+        sources=frozenset(on.sources),
+        kinds=tuple(kind.lower() for kind in on.kinds),
+        verbs=frozenset(on.verbs),
+        types=on.types,
+        projects=frozenset(on.projects),
+        when=conditions.compile(on.when) if on.when else None,
+    )
+
+
+def _window(window: WindowSettings) -> Window:
+    kind = next(name for name in WINDOW_RULES if getattr(window, name))
+    several = getattr(window, kind) if kind in ("all", "any", "not_all") else ()
+    span = window.within if several else getattr(window, kind)
+    rule = windows.Rule(
+        kind=kind,
+        span=round(span * 1_000_000),
+        threshold=window.threshold,
+        conditions=len(several),
+        lateness=round(window.lateness * 1_000_000),
+        max_groups=window.max_groups,
+    )
+    return Window(
+        rule=rule,
+        group_by=tuple(conditions.expression(text) for text in window.group_by),
+        conditions=tuple(conditions.compile(text) for text in several),
+    )
 
 
 def _cloud_use(one: SourceSettings, clock: Clock, telemetry: Telemetry) -> CloudUse | None:

@@ -31,6 +31,7 @@ import msgspec
 import yaml
 
 from vedette import plugins
+from vedette.engine import conditions
 from vedette.errors import ConfigError
 from vedette.kit.clock import parse_us
 from vedette.kit.secret import MASK, Secret, without_password
@@ -207,7 +208,7 @@ class On(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[str, ...] = ()
     """Names of sources and hooks; none: all."""
     kinds: tuple[str, ...] = ()
-    """Kinds of objects, by any of their names (`port`, `ports`, `Port`); of a Kubernetes source as `routes.route.openshift.io`."""
+    """Kinds of objects, by any of their names (`port`, `ports`); of a Kubernetes source as `routes.route.openshift.io`."""
     verbs: tuple[Literal["ADDED", "MODIFIED", "DELETED"], ...] = ()
     """What has to happen to them; none: anything."""
     types: tuple[str, ...] = ()
@@ -221,8 +222,8 @@ class On(msgspec.Struct, frozen=True, kw_only=True):
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """How a failed call is made again: a random part of `first`, twice that, four times that … up to `most`."""
 
-    attempts: int = 10
-    """Calls in all; then it is a dead letter."""
+    attempts: int = 20
+    """Calls in all; then it is a dead letter. (Twenty by the times below are about half an hour.)"""
     first: Seconds = 1.0
     """The longest wait after the first failure."""
     most: Seconds = 300.0
@@ -232,8 +233,9 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
-    """Which of the matching events call the handler, by what else happens to their group within a time. One rule of `once_within`,
-    `once_after`, `accumulate_within` (with `threshold`), `absent_for`, or `all`, `any`, `not_all` (with `within`)."""
+    """Which of the matching events call the handler, by what else happens to their group within a time. One rule of
+    `once_within`, `once_after`, `accumulate_within` (with `threshold`), `absent_for`, or `all`, `any`, `not_all` (with
+    `within`)."""
 
     group_by: tuple[str, ...] = ()
     """CEL expressions whose values make the group, such as `object.metadata.name`; none: one group for all."""
@@ -582,6 +584,7 @@ class _Reader:
             ]
         if node.tag == _NULL:
             return None
+        assert isinstance(node, yaml.ScalarNode), "a node is one of three"
         value = _plain(node, place)
         return self._filled(value, place)[0] if isinstance(value, str) else value
 
@@ -849,6 +852,8 @@ def _check_hooks(config: Config, refuse: Callable[[str, str], None]) -> None:
         seen.add(hook.name)
         if not (hook.token or hook.hmac_secret or hook.keystone):
             refuse(at, "anybody could call it: give it a token, an hmac_secret, or say keystone: true")
+        if hook.keystone and not hook.roles:
+            refuse(f"{at}.roles", "keystone is true, and no role may call it")
         if hook.keystone and config.auth.mode != "keystone":
             refuse(f"{at}.keystone", "Keystone tokens can be checked only with auth.mode keystone")
         for key, secret in (("token", hook.token), ("hmac_secret", hook.hmac_secret)):
@@ -865,7 +870,10 @@ def _check_handlers(config: Config, refuse: Callable[[str, str], None]) -> None:
         if one.name in seen:
             refuse(f"{at}.name", "another handler has this name")
         seen.add(one.name)
-        # LATER find
+        try:
+            plugins.find_handler(one.use, config.plugins.folder)
+        except ConfigError as why:
+            refuse(f"{at}.use", str(why))
         for key, least in (("concurrency", 1), ("max_pending", 1), ("max_depth", 1)):
             if getattr(one, key) < least:
                 refuse(f"{at}.{key}", f"must be at least {least}")
@@ -877,20 +885,21 @@ def _check_handlers(config: Config, refuse: Callable[[str, str], None]) -> None:
             refuse(f"{at}.timeout", "must be at least 10 milliseconds")
         if one.start not in ("now", "earliest") and not one.start.isdecimal() and parse_us(one.start) is None:
             refuse(f"{at}.start", "wants now, earliest, a revision, or a time such as 2026-11-20T15:00:00Z")
-        known = {source.name for source in (*config.sources, *config.hooks)} | {VEDETTE_SOURCE}
+        known = {VEDETTE_SOURCE, *(one.name for one in config.sources), *(one.name for one in config.hooks)}
         for index, on in enumerate(one.on):
             for name in on.sources:
                 if name not in known:
                     refuse(f"{at}.on[{index}].sources", _unknown(name, known, "there is no such source or hook"))
-            # LATER when
+            if on.when:
+                _condition(conditions.compile, on.when, f"{at}.on[{index}].when", refuse)
         if one.window is not None:
             _check_window(one.window, f"{at}.window", refuse)
 
 
 def _check_window(window: Window, at: str, refuse: Callable[[str, str], None]) -> None:
-    rules = [name for name in _RULES if getattr(window, name)]
+    rules = [name for name in WINDOW_RULES if getattr(window, name)]
     if len(rules) != 1:
-        refuse(at, f"wants one of {', '.join(_RULES)}, not {' and '.join(rules) or 'none of them'}")
+        refuse(at, f"wants one of {', '.join(WINDOW_RULES)}, not {' and '.join(rules) or 'none of them'}")
     if (rules == ["accumulate_within"]) != bool(window.threshold) or window.threshold < 0:
         refuse(f"{at}.threshold", "goes together with accumulate_within, and is a number of events")
     if window.threshold > MOST_ACCUMULATED:
@@ -900,7 +909,11 @@ def _check_window(window: Window, at: str, refuse: Callable[[str, str], None]) -
         refuse(f"{at}.within", "goes together with all, any or not_all")
     if window.max_groups < 1:
         refuse(f"{at}.max_groups", "must be at least 1")
-    # LATER window
+    for index, text in enumerate(window.group_by):
+        _condition(conditions.expression, text, f"{at}.group_by[{index}]", refuse)
+    for name in ("all", "any", "not_all"):
+        for index, text in enumerate(getattr(window, name)):
+            _condition(conditions.compile, text, f"{at}.{name}[{index}]", refuse)
 
 
 def _condition(read: Callable[[str], object], text: str, at: str, refuse: Callable[[str, str], None]) -> None:
@@ -910,7 +923,9 @@ def _condition(read: Callable[[str], object], text: str, at: str, refuse: Callab
         refuse(at, str(why))
 
 
-_RULES = ("once_within", "once_after", "accumulate_within", "absent_for", "all", "any", "not_all")
+WINDOW_RULES: tuple[Literal["once_within", "once_after", "accumulate_within", "absent_for", "all", "any", "not_all"], ...]
+WINDOW_RULES = ("once_within", "once_after", "accumulate_within", "absent_for", "all", "any", "not_all")
+"""The keys of a window that are rules; each has one of them."""
 MOST_ACCUMULATED = 1_000
 """The largest `threshold`."""
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII)

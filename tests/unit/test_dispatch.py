@@ -9,7 +9,9 @@ import msgspec
 import pytest
 from dispatching import PORTS, Place, Told, on, rule
 
+from vedette.engine import conditions, windows
 from vedette.engine.cause import request_id
+from vedette.engine.line import Window
 from vedette.errors import GiveUp, TargetUnavailable, TryLater
 from vedette.model.delivery import LIVE, Cursor, PutCursor
 from vedette.ports import Context, Event
@@ -733,3 +735,51 @@ async def test_stopping_lets_calls_end_and_keeps_their_outcome() -> None:
         gate.set()
         await draining
     assert [(one.outcome, one.detail) for one in await place.deliveries()] == [("done", "done while stopping"), ("pending", "")]
+
+
+# --- windows -------------------------------------------------------------------------------------------------------------
+
+
+def window(kind: str, seconds: float, *conditions_: str, by: str = "object.metadata.name", **more: int) -> Window:
+    return Window(
+        rule=windows.Rule(kind=kind, span=int(seconds * 1e6), conditions=len(conditions_), lateness=1_000_000, **more),  # type: ignore[arg-type]
+        group_by=(conditions.expression(by),),
+        conditions=tuple(conditions.compile(text) for text in conditions_),
+    )
+
+
+async def test_a_window_lets_the_first_call_and_says_why_the_others_did_not() -> None:
+    place, told = Place(), Told()
+    async with place.running(rule(told, on=PORTS, window=window("once_within", 60))):
+        await place.say_all([("a", 1), ("a", 2), ("b", 1)])
+        await place.rest(61)
+        await place.say("a", 3)
+        await place.rest()
+    assert told.seen == [("a", 1), ("b", 1), ("a", 3)]
+    (suppressed,) = await place.deliveries(outcomes=("suppressed",))
+    assert suppressed.detail.startswith("suppressed by once_within until ")
+
+
+async def test_a_window_goes_on_after_a_restart_and_its_timer_fires_when_nothing_comes() -> None:
+    place, told = Place(), Told()
+    async with place.running(rule(told, on=PORTS, window=window("once_after", 60))):
+        await place.say_all([("a", 1), ("a", 2)])
+        await place.rest(10)
+        assert told.seen == []
+    async with place.running(rule(told, on=PORTS, window=window("once_after", 60))):
+        await place.rest(40)
+        assert told.seen == []
+        await place.say("a", 3)
+        await place.rest(30)
+    assert told.seen == [("a", 3)]
+    outcomes = Counter(await place.outcomes())
+    assert outcomes == {"suppressed": 2, "done": 1}
+
+
+async def test_a_threshold_within_a_time_calls_once() -> None:
+    place, told = Place(), Told()
+    async with place.running(rule(told, on=PORTS, window=window("accumulate_within", 60, threshold=3))):
+        await place.say_all([("a", n) for n in range(4)] + [("b", 1), ("b", 2)])
+        await place.rest(2)
+    assert told.seen[0] == ("a", 2)
+    assert len([1 for id_, _ in told.seen if id_ == "b"]) == 0

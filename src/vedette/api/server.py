@@ -28,6 +28,7 @@ from vedette.api.hooks import Hook
 from vedette.api.rights import Rights
 from vedette.api.status import of_code, status
 from vedette.api.tickets import Tickets
+from vedette.engine.dispatch import Dispatch
 from vedette.engine.resync import Resync
 from vedette.engine.verify import Verify
 from vedette.engine.watch import Hub
@@ -87,6 +88,7 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     hub: Hub
     resync: Resync
     verify: Verify
+    dispatch: Dispatch
     kinds: tuple[Kind, ...]
     clock: Clock
     telemetry: Telemetry

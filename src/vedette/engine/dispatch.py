@@ -31,10 +31,12 @@ import msgspec
 
 from vedette.engine import letters
 from vedette.engine.cause import cause_of
+from vedette.engine.conditions import View
 from vedette.engine.explain import explained
 from vedette.engine.letters import letter_id
 from vedette.engine.line import MOST_DEAD, MOST_DELAY, OPENS_AT, WITH_EVENT, Context, Job, Line, Rule, event_of
 from vedette.engine.matching import Index, Names, subject_of
+from vedette.engine.windows import Call, Groups, Hold, Place, Suppress, group
 from vedette.errors import (
     BadRequest,
     ConfigError,
@@ -108,6 +110,7 @@ class Dispatch:
         self._seconds = telemetry.histogram(
             "handler_seconds", "How long a call took", "handler", buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 30)
         )
+        self._let_go = telemetry.counter("handler_window_groups_let_go_total", "Groups beyond max_groups", "handler")
         for name, sentence, value in (
             ("handler_pending", "Deliveries that wait or are being made", lambda line: line.pending),
             ("handler_lag_entries", "Entries of the log that were not sorted yet", self._lag),
@@ -150,8 +153,8 @@ class Dispatch:
         self._reset()
         stop = self._store.follow(self._hear)
         try:
+            await self._load()
             async with asyncio.TaskGroup() as self._tasks:
-                await self._load()
                 self._tasks.create_task(self._write(), name="dispatch write")
                 self._tasks.create_task(self._time(), name="dispatch time")
                 self._tasks.create_task(self._sort(), name="dispatch sort")
@@ -161,6 +164,8 @@ class Dispatch:
                         self._catch_up_soon(line)
                     self._pump(line)
                 self.ready.set()
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from several
         finally:
             stop()
             self._tasks = None
@@ -220,6 +225,10 @@ class Dispatch:
             line.position = (
                 max(cursor.position, self._shared) if cursor.live and cursor.position <= self._shared else cursor.position
             )
+            if line.rule.window is not None:
+                states = await store.state(line.rule.name, "window")
+                line.groups = Groups(line.rule.window.rule, [(one.key, one.value) for one in states])
+                self._look_when_idle(line)
         async for delivery in self._all(("pending",)):
             owner = self._lines.get(delivery.handler)
             if owner is not None:
@@ -366,6 +375,8 @@ class Dispatch:
         if why:
             works.append(PutDelivery(self._suppressed(delivery, why)))
             return
+        if line.groups is not None and not self._through_window(line, appended, delivery, works, jobs):
+            return
         if line.rule.coalesce:
             delivery = self._coalesced(line, delivery, works)
         works.append(PutDelivery(delivery))
@@ -376,6 +387,68 @@ class Dispatch:
         if line.rule.coalesce and delivery.subject:
             line.coalescing[delivery.subject] = job
         jobs.append((line, job))
+
+    def _through_window(
+        self, line: Line, appended: Appended, delivery: Delivery, works: list[Work], jobs: list[tuple[Line, Job]]
+    ) -> bool:
+        """Whether the handler's window lets this one call; what its timers found due comes first."""
+        window, groups = line.rule.window, line.groups
+        assert window is not None
+        assert groups is not None
+        view = View(appended, appended.changes[delivery.change] if delivery.change >= 0 else None)
+        fed = groups.feed(
+            group([one.value(view) for one in window.group_by]),
+            at=appended.entry.notice.sent_at or appended.entry.appended_at,
+            place=Place(delivery.revision, delivery.number, delivery.change, delivery.subject),
+            holds=tuple(one.holds(view) for one in window.conditions),
+        )
+        self._called(line, fed.fired, works, jobs)
+        works += [PutState(line.rule.name, "window", *one) for one in groups.dirty()]
+        if fed.let_go:
+            self._let_go.labels(line.rule.name).inc(len(fed.let_go))
+            log.warning("a window let go of groups (max_groups)", extra=kv(handler=line.rule.name, groups=len(fed.let_go)))
+        if isinstance(fed.verdict, Suppress | Hold):
+            works.append(PutDelivery(self._suppressed(delivery, fed.verdict.detail)))
+        self._look_when_idle(line)
+        return isinstance(fed.verdict, Call)
+
+    def _called(self, line: Line, calls: Iterable[Call], works: list[Work], jobs: list[tuple[Line, Job]]) -> None:
+        """What a window's timers call with: events that were sorted before, and held."""
+        for call in calls:
+            place = call.place
+            delivery = Delivery(line.rule.name, place.revision, place.number, place.subject, place.change)
+            works.append(PutDelivery(delivery))
+            line.pending += 1
+            jobs.append((line, Job(delivery, None)))
+
+    def _look_when_idle(self, line: Line) -> None:
+        """A timer of a window fires by the events' time; when none come, by the clock."""
+        assert line.groups is not None
+        due = line.groups.due
+        if not due:
+            return
+        when = self._clock.monotonic() + max(0.0, (due - self._clock.now_us()) / 1_000_000)
+        if line.idle_at and line.idle_at <= when:
+            return
+        line.idle_at = when
+        self._at(when, lambda: self._idle(line, when))
+
+    def _idle(self, line: Line, when: float) -> None:
+        if line.idle_at != when or line.groups is None:
+            return
+        line.idle_at = 0.0
+        if self._position(line) < self._store.head:
+            # There are events to be sorted yet: their time counts, not the clock's.
+            line.idle_at = again = self._clock.monotonic() + 1.0
+            self._at(again, lambda: self._idle(line, again))
+            return
+        works: list[Work] = []
+        jobs: list[tuple[Line, Job]] = []
+        self._called(line, line.groups.idle(self._clock.now_us()), works, jobs)
+        works += [PutState(line.rule.name, "window", *one) for one in line.groups.dirty()]
+        if works:
+            self._queue(works, (), lambda: self._enqueue_all(jobs))
+        self._look_when_idle(line)
 
     def _suppressed(self, delivery: Delivery, why: str) -> Delivery:
         self._outcomes.labels(delivery.handler, "suppressed").inc()
@@ -602,7 +675,8 @@ class Dispatch:
         context = Context(self._store, line)
         began = time.perf_counter()
         try:
-            async with asyncio.timeout(rule.timeout) as limit:
+            # A worker counts from when its process begins with the call; waiting for its turn is no fault of the call's.
+            async with asyncio.timeout(None if rule.counts_itself else rule.timeout) as limit:
                 said = await rule.handler.handle(event, context)
         except GiveUp as why:
             self._attempts.labels(rule.name, "gave up").inc()

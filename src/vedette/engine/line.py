@@ -12,7 +12,9 @@ from typing import Any
 
 import msgspec
 
+from vedette.engine import windows
 from vedette.engine.cause import cause_of, named, request_id
+from vedette.engine.conditions import Condition, Expression
 from vedette.engine.matching import Index, Match, Names, key_of
 from vedette.model.delivery import Delivery
 from vedette.ports import Appended, Event, Handler, Store
@@ -31,6 +33,15 @@ MOST_MEMORY = 64 * 1024
 """Bytes of JSON that a handler may remember under one name."""
 
 
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """Which of the matching events call the handler; see engine/windows.py."""
+
+    rule: windows.Rule
+    group_by: tuple[Expression, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    """Of `all`, `any` and `not_all`."""
+
+
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """One handler of the configuration; see config.HandlerConfig for what each means."""
 
@@ -44,9 +55,12 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     most: float = 300.0
     deadline: float = 86_400.0
     timeout: float = 30.0
+    counts_itself: bool = False
+    """The handler keeps to `Context.timeout` by itself (a worker process)."""
     concurrency: int = 10
     rate: float = 0.0
     coalesce: float = 0.0
+    window: Window | None = None
     max_pending: int = 10_000
     own_events: bool = False
     users: frozenset[str] = frozenset()
@@ -111,6 +125,10 @@ class Line:
         self.wakes_at = 0.0
         """When it is looked at again because it may not call now; 0: nobody asked."""
         self.coalescing: dict[str, Job] = {}
+        self.groups: windows.Groups | None = None
+        """Of its window; loaded by the dispatcher."""
+        self.idle_at = 0.0
+        """When its window is looked at although nothing came; 0: not at all."""
         self.dead = 0
         self.last_error = ""
         self.told: dict[str, Any] | None = None

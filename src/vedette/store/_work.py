@@ -98,7 +98,7 @@ def read_deliveries(
         where.append(f"outcome IN ({', '.join('?' * len(outcomes))})")
         values += outcomes
     sql = f"SELECT {_COLUMNS} FROM deliveries WHERE {' AND '.join(where)} ORDER BY revision, handler, number LIMIT ?"
-    return [Delivery(*row[:-1], replay=bool(row[-1])) for row in db.execute(sql, (*values, limit))]
+    return [Delivery(*row[:12], replay=bool(row[12])) for row in db.execute(sql, (*values, limit))]  # type: ignore[misc]
 
 
 def read_state(db: sqlite3.Connection, owner: str, space: str, key: str) -> list[State]:
