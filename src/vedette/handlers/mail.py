@@ -73,8 +73,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Who gets it, at most 100; in the same form."""
     subject: str = "{event.type} {key.kind} {key.id}"
     """The subject, a template of one line."""
-    body: str = BODY
-    """The text, a template."""
+    body: str = ""
+    """The text, a template; none: what happened to what, when, and the object as JSON."""
     timeout: Seconds = 20.0
     """For one message, connecting included."""
 
@@ -103,7 +103,7 @@ class MailHandler:
         self._sender = _address(options.sender, "sender")
         self._recipients = tuple(dict.fromkeys(_address(one, "recipients") for one in options.recipients))
         self._subject = template(options.subject, "line", path="subject")
-        self._body = template(options.body, path="body")
+        self._body = template(options.body or BODY, path="body")
         self._options = options
         self._clock = needs.clock
         self._settled: dict[str, dict[str, Refusal | None]] = {}
