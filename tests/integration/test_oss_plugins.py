@@ -202,9 +202,9 @@ async def test_a_node_is_posted_as_json_with_basic_authentication_to_the_url_of_
 async def test_what_the_server_says_decides_whether_the_call_is_made_again(tmp_path: Path) -> None:
     async with FakeRest() as server, plugin(rest(tmp_path, "http://127.0.0.1", server.port)) as handler:
         server.answers.extend(
-            [500, (429, {"Retry-After": "17"}), (503, {"Retry-After": "soon"}), 400, (302, {"Location": "/x"}), 404]
+            [500, (429, {"Retry-After": "17"}), (503, {"Retry-After": "soon"}), 401, 400, (302, {"Location": "/x"}), 404]
         )
-        for delay in (1.0, 17.0, 1.0):
+        for delay in (1.0, 17.0, 1.0, 60.0):
             with pytest.raises(TryLater) as later:
                 await tell(handler)
             assert later.value.delay == delay
@@ -213,7 +213,7 @@ async def test_what_the_server_says_decides_whether_the_call_is_made_again(tmp_p
             with pytest.raises(GiveUp, match=f"answered {status}: {status} it is"):
                 await tell(handler)
         assert await tell(handler)
-        assert len(server.sent) == 7
+        assert len(server.sent) == 8
 
 
 async def test_nobody_there_is_not_the_nodes_fault(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class RESTNotify(base.BasePlugin):
         self._session.verify = CONF.rest.cacert or True
 
     def notify(self, node_detail: base.NodeDetail, created: bool) -> None:
-        """Raises TargetUnavailable, TryLater (429, 5xx), GiveUp (it will never be taken as it is)."""
+        """Raises TargetUnavailable, TryLater (401, 429, 5xx), GiveUp (it will never be taken as it is)."""
         path = CONF.rest.url_creation if created else CONF.rest.url_deletion
         if not path:
             LOG.info("nothing is sent: [rest] has no url_%s", "creation" if created else "deletion")
@@ -66,6 +66,9 @@ class RESTNotify(base.BasePlugin):
             LOG.info("%s took it: %s", url, code)
             return
         said = f"{url} answered {code}: {shown}"
+        if code == 401:
+            # A person has to change user or password; until then every node waits.
+            raise TryLater(said, delay=60)
         if code in (408, 425, 429) or code >= 500:
             raise TryLater(said, delay=_asked_for(answer.headers.get("Retry-After", "")))
         raise GiveUp(said)
