@@ -23,6 +23,7 @@ from vedette.api.hooks import Hook
 from vedette.api.rights import Rights
 from vedette.api.server import Needs, Server, build
 from vedette.api.tickets import Tickets
+from vedette.engine.dispatch import Dispatch
 from vedette.engine.ingest import Ingest
 from vedette.engine.resync import Resync
 from vedette.engine.verify import Verify
@@ -96,6 +97,7 @@ async def hooked(
         hub=hub,
         resync=Resync(store, ingest.record, kinds, {}, clock, telemetry, connected=lambda _name: True),
         verify=Verify(store, ingest.record, kinds, {}, hub.followed, clock, telemetry),
+        dispatch=Dispatch(store, [], kinds, clock, telemetry),
         kinds=kinds,
         clock=clock,
         telemetry=telemetry,

@@ -19,6 +19,8 @@ from vedette.ports import Event
 DEADLETTER_EVENT = "vedette.deadletter"
 HANDLER_EVENT = "vedette.handler"
 
+_event = msgspec.json.Decoder(Event).decode
+
 
 def status(now: int, name: str, fields: dict[str, Any]) -> NewEntry:
     """A handler's status has changed. `now`: UTC microseconds."""
@@ -34,8 +36,23 @@ def forgotten(now: int, name: str) -> NewEntry:
 
 def appeared(now: int, d: Delivery, event: Event | None) -> NewEntry:
     """A delivery became a dead letter."""
+    fields = fields_of(d, event)
+    reading = Reading(kind="DeadLetter", group=VEDETTE, id=letter_id(d), verb="create", as_of=now, fields=fields)
+    request = "" if event is None else event.request_id
+    return NewEntry(_notice(now, f"{DEADLETTER_EVENT}.create", letter_id(d), fields, request), (reading,))
+
+
+def settled(now: int, d: Delivery, what: str, who: str) -> NewEntry:
+    """A dead letter was redriven or discarded."""
+    reading = Reading(kind="DeadLetter", group=VEDETTE, id=letter_id(d), verb="delete", as_of=now)
+    payload = {"handler": d.handler, "revision": str(d.revision), "number": d.number, "settled": what, "by": who}
+    return NewEntry(_notice(now, f"{DEADLETTER_EVENT}.{what}", letter_id(d), payload), (reading,))
+
+
+def fields_of(d: Delivery, event: Event | None) -> dict[str, Any]:
+    """A dead letter's fields. `event`: see `event_of`."""
     source, group, kind, id_ = (d.subject.split("/", 3) + [""] * 4)[:4]
-    fields = {
+    return {
         "handler": d.handler,
         "revision": str(d.revision),
         "number": d.number,
@@ -49,16 +66,11 @@ def appeared(now: int, d: Delivery, event: Event | None) -> NewEntry:
         "firstAt": rfc3339_us(d.first_at) if d.first_at else None,
         "failedAt": rfc3339_us(d.at),
     }
-    reading = Reading(kind="DeadLetter", group=VEDETTE, id=letter_id(d), verb="create", as_of=now, fields=fields)
-    request = "" if event is None else event.request_id
-    return NewEntry(_notice(now, f"{DEADLETTER_EVENT}.create", letter_id(d), fields, request), (reading,))
 
 
-def settled(now: int, d: Delivery, what: str, who: str) -> NewEntry:
-    """A dead letter was redriven or discarded."""
-    reading = Reading(kind="DeadLetter", group=VEDETTE, id=letter_id(d), verb="delete", as_of=now)
-    payload = {"handler": d.handler, "revision": str(d.revision), "number": d.number, "settled": what, "by": who}
-    return NewEntry(_notice(now, f"{DEADLETTER_EVENT}.{what}", letter_id(d), payload), (reading,))
+def event_of(d: Delivery) -> Event | None:
+    """The copy that a dead letter keeps of its event; None: it is lost."""
+    return _event(d.event) if d.event else None
 
 
 def letter_id(d: Delivery) -> str:

@@ -20,10 +20,10 @@ from vedette.api.accept import accepted, truthy
 from vedette.api.server import IDENTITY, Needs
 from vedette.api.status import error_event
 from vedette.api.streams import send, stream
+from vedette.api.when import is_revision, moment
 from vedette.engine.conditions import compile
 from vedette.engine.watch import Filter, NoticeFeed
 from vedette.errors import BadRequest, ConfigError
-from vedette.kit.clock import parse_us
 from vedette.model import cloudevent
 from vedette.model.fold import NO_PROJECT
 from vedette.ports import Appended, Kind, Scope, Selection
@@ -35,8 +35,6 @@ _HOSTLY = re.compile(
     re.I,
 )
 """Fields of a payload that OpenStack shows admins only: where things run, and the inside of an error."""
-_SPAN = re.compile(r"([0-9]+)([smhd])")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def routes(needs: Needs) -> list[web.RouteDef]:
@@ -115,20 +113,11 @@ async def _after(needs: Needs, request: web.Request) -> int:
     text = request.headers.get("Last-Event-ID") or request.query.get("after", "")
     since = request.query.get("since", "")
     if text:
-        if not text.isascii() or not text.isdigit() or len(text) > 19:
+        if not is_revision(text):
             raise BadRequest(f"after must be a revision, not {text[:40]!a}")
         return int(text) or needs.store.oldest
     if since:
-        spans = _SPAN.findall(since)
-        if spans and "".join(f"{number}{unit}" for number, unit in spans) == since:
-            if len(since) > 16:
-                raise BadRequest(f"since is too long ago: {since[:40]!a}")
-            when: int | None = needs.clock.now_us() - sum(int(number) * _UNITS[unit] for number, unit in spans) * 1_000_000
-        else:
-            when = parse_us(since)
-        if when is None:
-            raise BadRequest(f"since must be a time (2026-11-20T15:00:00Z) or a span (15m, 2h), not {since[:40]!a}")
-        return await needs.store.revision_at(max(0, when))
+        return await needs.store.revision_at(moment(since, needs.clock.now_us(), "since"))
     return needs.store.head
 
 

@@ -28,7 +28,7 @@ def routes(needs: Needs) -> list[web.RouteDef]:
         return web.Response(body=needs.telemetry.render(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def tell(request: web.Request) -> web.Response:
-        """Sources, store and watchers, for admins: what `vedette doctor` and a person at 3 a.m. look at."""
+        """Sources, store, handlers and watchers, for admins: what `vedette doctor` and a person at 3 a.m. look at."""
         need_admin(request)
         stats = await needs.store.stats()
         body = {
@@ -51,6 +51,7 @@ def routes(needs: Needs) -> list[web.RouteDef]:
                 "headRevision": str(stats.head),
             },
             "clouds": _clouds(needs),
+            "handlers": needs.dispatch.status(),
             "watch": {"position": str(needs.hub.position), "watchers": needs.hub.watchers},
         }
         return web.Response(body=msgspec.json.encode(body) + b"\n", content_type="application/json")
