@@ -254,3 +254,18 @@ async def test_a_wrong_password_is_said(broker: Broker) -> None:
     with pytest.raises(TargetUnavailable, match="refused the user name or the password"):
         await handler.handle(EVENT, FakeContext())
     await handler.close()
+
+
+@pytest.mark.rabbitmq
+async def test_tls_to_the_broker_is_verified(broker: Broker, authority: Authority) -> None:
+    await asyncio.to_thread(broker.bind)
+    async with Proxy("127.0.0.1", broker.rabbit.port, tls=authority.server("broker").server_context()) as proxy:
+        url = f"amqps://guest:guest@localhost:{proxy.port}/%2F"
+        trusting = broker.handler(amqp=(url,), tls_ca=str(authority.ca))
+        await trusting.handle(EVENT, FakeContext())
+        await trusting.close()
+        stranger = broker.handler(amqp=(url,))
+        with pytest.raises(TargetUnavailable, match=r"(?i)certificate"):
+            await stranger.handle(EVENT, FakeContext())
+        await stranger.close()
+    assert len(await asyncio.to_thread(broker.drain)) == 1

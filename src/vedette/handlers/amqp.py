@@ -7,19 +7,16 @@ for.
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
 from vedette.clients.amqp import address
 from vedette.clients.amqp_publish import LONGEST_KEY, AmqpPublisher, Message, Publisher
 from vedette.clients.tls import client_context
 from vedette.errors import ConfigError, GiveUp
-from vedette.handlers._target import cloud_event
-from vedette.handlers._template import Missing, Template, Values, template
+from vedette.handlers._target import Body
+from vedette.handlers._template import Missing, Values, template
 from vedette.kit.secret import Secret
 from vedette.kit.units import FilePath, Seconds
-from vedette.model.cloudevent import CONTENT_TYPE
 from vedette.ports import Context, Event, HandlerNeeds
 
 
@@ -73,7 +70,9 @@ class AmqpHandler:
             whose = f"handler {needs.name}"
             tls = client_context(ca=options.tls_ca, cert=options.tls_cert, key=options.tls_key, whose=whose)
         self._key = template(options.routing_key, "line", missing=options.missing, path="routing_key")
-        self._content_type, self._body = _body(options)
+        if not 0 < len(options.content_type.encode()) <= LONGEST_KEY:
+            raise ConfigError(f"wants 1 to {LONGEST_KEY} bytes", path="content_type")
+        self._body = Body(options.body, options.content_type)
         self._exchange = options.exchange
         self._publisher: Publisher = publisher or AmqpPublisher(
             addresses, name=f"handler {needs.name}", timeout_s=options.timeout, tls=tls
@@ -88,8 +87,8 @@ class AmqpHandler:
         message = Message(
             exchange=self._exchange,
             routing_key=routing_key,
-            body=self._filled(event, values),
-            content_type=self._content_type,
+            body=self._body.fill(event, values),
+            content_type=self._body.content_type,
             message_id=event.idempotency_key,
             type=event.type if len(event.type.encode()) <= LONGEST_KEY else "",
             headers={name: value for name, value in headers.items() if value},
@@ -99,20 +98,3 @@ class AmqpHandler:
 
     async def close(self) -> None:
         await self._publisher.close()
-
-    def _filled(self, event: Event, values: Values) -> bytes:
-        if isinstance(self._body, Template):
-            return self._body.fill(values).encode()
-        return cloud_event(event) if self._body == "cloudevent" else bytes(event.raw_object)
-
-
-def _body(options: Options) -> tuple[str, Template | str]:
-    """What kind of content it is, and what it is made of."""
-    if options.body == "cloudevent":
-        return CONTENT_TYPE, "cloudevent"
-    if options.body == "object":
-        return "application/json", "object"
-    if not 0 < len(options.content_type.encode()) <= LONGEST_KEY:
-        raise ConfigError(f"wants 1 to {LONGEST_KEY} bytes", path="content_type")
-    is_json = re.match(r"[^;]*[/+]json\s*(;|$)", options.content_type, re.IGNORECASE) is not None
-    return options.content_type, template(options.body, "json" if is_json and options.body else "text", path="body")

@@ -24,12 +24,11 @@ from vedette import __version__
 from vedette.clients.http import Answer, HttpClient
 from vedette.clients.tls import client_context
 from vedette.errors import ConfigError, GiveUp, TargetUnavailable, TryLater
-from vedette.handlers._target import cloud_event, excerpt
+from vedette.handlers._target import Body, excerpt
 from vedette.handlers._template import Missing, Template, Values, template
 from vedette.kit.clock import Clock
 from vedette.kit.secret import Secret
 from vedette.kit.units import FilePath, Seconds
-from vedette.model.cloudevent import CONTENT_TYPE
 from vedette.ports import Context, Event, HandlerNeeds
 
 TIMESTAMP, SIGNATURE = "X-Vedette-Timestamp", "X-Vedette-Signature"
@@ -115,12 +114,16 @@ class HttpHandler:
                 raise ConfigError("wants statuses from 200 to 599", path="expected")
         if options.timeout <= 0:
             raise ConfigError("must be more than 0", path="timeout")
-        self._content_type, self._body = _body(options)
+        self._body = Body(options.body, _header_value(options.content_type, "content_type"))
         self._headers = {
             _header_name(name, "headers"): template(text, "line", path=f"headers.{name}")
             for name, text in options.headers.items()
         }
-        self._fixed = {"User-Agent": f"vedette/{__version__}", "Accept-Encoding": "identity", "Content-Type": self._content_type}
+        self._fixed = {
+            "User-Agent": f"vedette/{__version__}",
+            "Accept-Encoding": "identity",
+            "Content-Type": self._body.content_type,
+        }
         self._fixed |= {
             _header_name(name, "secret_headers"): _header_value(secret.reveal(), f"secret_headers.{name}")
             for name, secret in options.secret_headers.items()
@@ -141,7 +144,7 @@ class HttpHandler:
 
     async def handle(self, event: Event, context: Context) -> str:
         values = Values(event)
-        body = b"" if self._options.method in ("GET", "HEAD") else self._filled(event, values)
+        body = b"" if self._options.method in ("GET", "HEAD") else self._body.fill(event, values)
         try:
             answer = await self._client.request(
                 self._options.method,
@@ -155,11 +158,6 @@ class HttpHandler:
 
     async def close(self) -> None:
         await self._client.close()
-
-    def _filled(self, event: Event, values: Values) -> bytes:
-        if isinstance(self._body, Template):
-            return self._body.fill(values).encode()
-        return cloud_event(event) if self._body == "cloudevent" else bytes(event.raw_object)
 
     def _signed(self, event: Event, values: Values, body: bytes) -> dict[str, str]:
         """All headers of one request."""
@@ -235,17 +233,6 @@ def _is_here(origin: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _body(options: Options) -> tuple[str, Template | Literal["cloudevent", "object"]]:
-    """What kind of content it is, and what it is made of."""
-    if options.body == "cloudevent":
-        return CONTENT_TYPE, "cloudevent"
-    if options.body == "object":
-        return "application/json", "object"
-    content_type = _header_value(options.content_type, "content_type")
-    is_json = re.match(r"[^;]*[/+]json\s*(;|$)", content_type, re.IGNORECASE) is not None
-    return content_type, template(options.body, "json" if is_json and options.body else "text", path="body")
 
 
 def _header_name(name: str, path: str) -> str:
