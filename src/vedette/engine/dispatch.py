@@ -24,6 +24,7 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -83,6 +84,9 @@ STATUS_SECONDS = 1.0
 """A handler's status is told at most this often."""
 MOST_DETAIL = 2_000
 """Characters of an outcome or an error that are kept."""
+
+_Asked = tuple[Sequence[Work], Sequence[NewEntry], Sequence[tuple[Line, Job]]]
+"""What a person's wish comes to: what is written, what the log is told, what is made."""
 
 
 class Dispatch:
@@ -145,6 +149,8 @@ class Dispatch:
         self._order = count()
         self._tasks: asyncio.TaskGroup | None = None
         self._stopping = False
+        self._in_hand: dict[tuple[str, int, int], asyncio.Future[None]] = {}
+        """Deliveries that a person has asked something for, until it is written."""
 
     # --- its life ---
 
@@ -164,11 +170,17 @@ class Dispatch:
                         self._catch_up_soon(line)
                     self._pump(line)
                 self.ready.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    # Before its tasks are cancelled: one that does not heed it starts nothing new.
+                    self._tasks = None
         except ExceptionGroup as several:
             raise several.exceptions[0] from several
         finally:
             stop()
             self._tasks = None
+            self._drop_hands()
             self.ready.clear()
 
     async def drain(self, seconds: float) -> None:
@@ -308,7 +320,7 @@ class Dispatch:
                     await asyncio.sleep(0)
                 continue
             try:
-                some, upto = await self._store.entries(self._shared, limit=READ, before=self._heard_from)
+                some, upto = await self._look(self._shared, READ, self._heard_from)
             except Expired:
                 self._lose_live()
                 continue
@@ -506,9 +518,10 @@ class Dispatch:
                 self._queue([PutCursor(line.rule.name, Cursor(line.position, live=True))], (), _nothing)
                 return
             try:
-                some, upto = await self._store.entries(line.position, limit=READ, before=self._shared)
+                some, upto = await self._look(line.position, READ, self._shared)
             except Expired:
-                self._lose(line)
+                if self._store.oldest > line.position:  # else its word for it is still under way
+                    self._lose(line)
                 continue
             works: list[Work] = []
             jobs: list[tuple[Line, Job]] = []
@@ -526,6 +539,8 @@ class Dispatch:
     def _lose_live(self) -> None:
         """Size took entries that nobody had sorted: each live handler gets a dead letter that names them."""
         shared, oldest = self._shared, self._store.oldest
+        if oldest <= shared:
+            return  # retention has only just moved on, and the store's word for it is still under way
         for line in self._by_number:
             if line.live and line.position < oldest:
                 line.position = max(line.position, shared)
@@ -619,7 +634,7 @@ class Dispatch:
         """Make one, and what else is ready, until there is nothing or it may not."""
         try:
             await self._make(line, job)
-            while line.ready and self._may(line):
+            while self._tasks is not None and line.ready and self._may(line):
                 await self._make(line, line.ready.popleft())
         finally:
             line.runners -= 1
@@ -671,6 +686,10 @@ class Dispatch:
         except Expired:
             line.circuit.probing = False
             self._die(line, job, "its event left the log (retention.max_bytes) before it was delivered", None)
+            return
+        except msgspec.DecodeError as why:
+            line.circuit.probing = False
+            self._die(line, job, f"its copy of the event can't be read (another version wrote it): {why}", None)
             return
         context = Context(self._store, line)
         began = time.perf_counter()
@@ -797,8 +816,17 @@ class Dispatch:
         appended = job.appended or await self._entry(d.revision)
         return event_of(appended, d)
 
+    async def _look(self, after: int, limit: int, before: int) -> tuple[Sequence[Appended], int]:
+        """As `Store.entries`; when the store can't be read, later. Raises Expired."""
+        while True:
+            try:
+                return await self._store.entries(after, limit=limit, before=before)
+            except TryLater as why:
+                log.error("the log can't be read, trying again: %s", why)
+                await self._clock.sleep(why.delay)
+
     async def _entry(self, revision: int) -> Appended:
-        some, _ = await self._store.entries(revision - 1, limit=1, before=revision)
+        some, _ = await self._look(revision - 1, 1, revision)
         if not some:
             raise Expired(f"revision {revision} is not in the log")
         return some[0]
@@ -925,43 +953,89 @@ class Dispatch:
     async def redrive(self, dead: Sequence[Delivery], *, rate: float = 0.0, who: str = "") -> int:
         """Make dead ones again, as if for the first time, at most `rate` a second; how many. Those whose event is lost can only
         be discarded. Raises NotFound when their handler isn't configured."""
-        now, done = self._clock.now_us(), 0
+        begun, done = self._clock.now_us(), 0
         for d in dead:
             line = self._line(d.handler)
             if not d.event:
                 continue
-            due = now + round(done / rate * 1_000_000) if rate else 0
-            again = msgspec.structs.replace(
-                d, outcome="pending", attempt=0, next_at=due, at=0, first_at=0, detail="", replay=True
-            )
-            job = Job(again, None)
-            line.pending += 1
-            line.dead -= 1
-            line.changed = True
-            done += 1
-            await self._settled_by_hand([PutDelivery(again)], [letters.settled(self._clock.now_us(), d, "redrive", who)])
-            self._enqueue_all([(line, job)])
+            due = begun + round(done / rate * 1_000_000) if rate else 0
+
+            def again(row: Delivery | None, line: Line = line, due: int = due) -> _Asked | None:
+                if row is None or row.outcome != "dead":
+                    return None
+                line.dead -= 1
+                gone = letters.settled(self._clock.now_us(), row, "redrive", who)
+                fresh = msgspec.structs.replace(
+                    row, outcome="pending", attempt=0, next_at=due, at=0, first_at=0, detail="", replay=True
+                )
+                return self._asked_again(line, fresh, [gone])
+
+            done += await self._by_hand((d.handler, d.revision, d.number), again)
         return done
 
     async def discard(self, dead: Sequence[Delivery], *, who: str = "") -> int:
         """Take dead ones out; how many. The log keeps that somebody did."""
-        for d in dead:
+
+        def out(row: Delivery | None) -> _Asked | None:
+            if row is None or row.outcome != "dead":
+                return None
             now = self._clock.now_us()
-            detail = _clean(f"discarded by {who}: {d.detail}")
-            work = Settle(d.handler, d.revision, d.number, "discarded", d.attempt, now, detail)
-            await self._settled_by_hand([work], [letters.settled(self._clock.now_us(), d, "discard", who)])
-            self._outcomes.labels(d.handler, "discarded").inc()
-            line = self._lines.get(d.handler)
+            detail = _clean(f"discarded by {who}: {row.detail}")
+            self._outcomes.labels(row.handler, "discarded").inc()
+            line = self._lines.get(row.handler)
             if line is not None:
                 line.dead -= 1
                 line.changed = True
                 self._pump(line)
-        return len(dead)
+            work = Settle(row.handler, row.revision, row.number, "discarded", row.attempt, now, detail)
+            return [work], [letters.settled(now, row, "discard", who)], []
 
-    async def _settled_by_hand(self, works: Sequence[Work], entries: Sequence[NewEntry]) -> None:
-        done = asyncio.Event()
-        self._queue(works, entries, done.set)
-        await done.wait()
+        return sum([await self._by_hand((d.handler, d.revision, d.number), out) for d in dead])
+
+    def _asked_again(self, line: Line, delivery: Delivery, entries: Sequence[NewEntry]) -> _Asked:
+        line.pending += 1
+        line.changed = True
+        return [PutDelivery(delivery)], entries, [(line, Job(delivery, None))]
+
+    async def _by_hand(self, place: tuple[str, int, int], decide: Callable[[Delivery | None], _Asked | None]) -> bool:
+        """What a person asks for one delivery: `decide` sees it as the store has it now, and says what is to be written. Returns
+        when that is durable, whether there was anything; who stops waiting earlier changes nothing of it."""
+        if self._tasks is None:
+            raise TryLater("handlers are being started or stopped just now: ask again in a moment")
+        hands = self._in_hand
+        if place in hands:
+            return False  # somebody else asks for the same just now
+        done = hands[place] = asyncio.get_running_loop().create_future()
+        asked = None
+        try:
+            rows = await self._store.deliveries(handler=place[0], revision=place[1])
+            if self._in_hand is hands and not done.done():
+                asked = decide(next((d for d in rows if d.number == place[2]), None))
+        finally:
+            if asked is None:
+                hands.pop(place, None)
+        if asked is not None:
+            works, entries, jobs = asked
+
+            def durable() -> None:
+                del hands[place]
+                self._enqueue_all(jobs)
+                if not done.done():
+                    done.set_result(None)
+
+            self._queue(works, entries, durable)
+        elif not done.done():
+            return False
+        await done
+        return True
+
+    def _drop_hands(self) -> None:
+        """Nobody writes any more what was asked for."""
+        for done in self._in_hand.values():
+            if not done.done():
+                done.set_exception(TryLater("handlers were stopped before this was written: look, and ask again"))
+                done.exception()  # whoever waits has it; it is no news that nobody does
+        self._in_hand = {}
 
     async def forget(self, name: str) -> None:
         """Let go of the place and all that is owed of a handler that is not configured any more. Raises Conflict, NotFound."""
@@ -970,15 +1044,18 @@ class Dispatch:
         if name == LIVE or name not in await self._store.cursors():
             raise NotFound(f"no handler {name[:80]!a} has a place in the log")
         now = self._clock.now_us()
-        gone = [letters.settled(self._clock.now_us(), d, "discard", "forget") async for d in self._all(("dead",), name)]
-        await self._settled_by_hand([DropHandler(name)], [*gone, letters.forgotten(now, name)])
+        gone = [letters.settled(now, d, "discard", "forget") async for d in self._all(("dead",), name)]
+        await self._by_hand((name, 0, 0), lambda _: ([DropHandler(name)], [*gone, letters.forgotten(now, name)], []))
 
     async def replay(self, name: str, after: int, before: int, *, dry_run: bool) -> AsyncIterator[tuple[Appended, int, str]]:
         """Deliver again what matches in (after, before]: yields each match as (entry, change's place, subject). Without `dry_run`
-        it is durable when the next one comes. Windows and guards are not asked. Raises NotFound, Expired."""
+        it is durable when the next one comes; what the handler has yet to come to, or has in hand, is not made twice. Windows and
+        guards are not asked. Raises NotFound, Expired."""
         line = self._line(name)
         if before < after:
             raise BadRequest("the end of what is to be replayed is before its beginning")
+        if not dry_run:
+            before = min(before, self._position(line))
         while after < before:
             some, after = await self._store.entries(after, limit=READ, before=before)
             for one in some:
@@ -989,11 +1066,17 @@ class Dispatch:
                         while line.full:
                             line.room.clear()
                             await line.room.wait()
-                        again = Delivery(name, one.entry.revision, number, subject, hit.change, replay=True)
-                        line.pending += 1
-                        await self._settled_by_hand([PutDelivery(again)], ())
-                        self._enqueue_all([(line, Job(again, None))])
+                        fresh = Delivery(name, one.entry.revision, number, subject, hit.change, replay=True)
+                        await self._by_hand((name, one.entry.revision, number), partial(self._replayed, line, fresh))
                     yield one, hit.change, subject
+
+    def _replayed(self, line: Line, fresh: Delivery, row: Delivery | None) -> _Asked | None:
+        if row is not None and row.outcome == "pending":
+            return None
+        if row is None or row.outcome != "dead":
+            return self._asked_again(line, fresh, [])
+        line.dead -= 1
+        return self._asked_again(line, fresh, [letters.settled(self._clock.now_us(), row, "redrive", "replay")])
 
     async def explain(self, revision: int) -> dict[str, Any]:
         """For each handler whether an entry matches or why not, and what became of each delivery. Raises Expired, NotFound."""

@@ -92,6 +92,10 @@ class Circuit:
         self.why = ""
 
     def open(self, now: float, why: str, rng: random.Random, delay: float = 0.0) -> None:
+        if self.opened and not self.probing and now < self.until:
+            # One of those that were under way when it opened: nothing new is known.
+            self.until = max(self.until, now + min(delay, MOST_DELAY))
+            return
         wait = max(min(delay, MOST_DELAY), rng.uniform(self.step / 4, self.step))
         self.step = min(self.step * 2, CIRCUIT_MOST)
         self.opened, self.probing, self.until, self.why = True, False, now + wait, why
@@ -176,6 +180,7 @@ class Context:
     def remember(self, name: str, value: Any) -> None:
         if not name or len(name) > 1_000:
             raise ValueError("the name of what is to be remembered wants 1 to 1,000 characters")
+        name.encode()  # half of a surrogate pair: no store takes it
         kept = None if value is None else msgspec.json.encode(value)
         if kept is not None and len(kept) > MOST_MEMORY:
             raise ValueError(f"what is to be remembered as {name[:80]!r} has more than {MOST_MEMORY} bytes of JSON")
