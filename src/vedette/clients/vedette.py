@@ -13,7 +13,7 @@ import asyncio
 import ipaddress
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 from urllib.parse import quote, urlsplit
@@ -286,13 +286,173 @@ class WatchNow(msgspec.Struct, frozen=True):
     watchers: int = 0
 
 
+class HandlerNow(msgspec.Struct, frozen=True, rename="camel"):
+    """A handler of the configuration, as `/v1/handlers` tells it."""
+
+    name: str
+    use: str = ""
+    state: str = ""
+    """`ready`; `behind` (it reads the log to where the others are); `waiting` for its target; `paused` by its dead letters."""
+    detail: str = ""
+    lag: int = 0
+    """Entries of the log that were not sorted for it yet."""
+    pending: int = 0
+    """Deliveries that wait or are being made."""
+    dead_letters: int = 0
+    last_error: str = ""
+
+
 class StatusNow(msgspec.Struct, frozen=True):
     """How the service is."""
 
     sources: tuple[SourceNow, ...] = ()
     store: StoreNow = StoreNow()
     clouds: tuple[CloudNow, ...] = ()
+    handlers: tuple[HandlerNow, ...] = ()
     watch: WatchNow = WatchNow()
+
+
+class Which(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which dead letters: by id, or by what is given of the others."""
+
+    ids: tuple[str, ...] = ()
+    handler: str = ""
+    since: str = ""
+    """When they failed: a time (RFC 3339), or `2h`; so is `until`."""
+    until: str = ""
+    contains: str = ""
+    """A piece of the error or of the event."""
+    all: bool = False
+
+
+class Letter(msgspec.Struct, frozen=True, rename="camel"):
+    """A dead letter."""
+
+    id: str
+    handler: str
+    revision: str = ""
+    subject: dict[str, str] | None = None
+    """source, group, kind, id of the object; None: a notification that speaks of none, or nobody knows."""
+    event_type: str = ""
+    verb: str = ""
+    attempts: int = 0
+    error: str = ""
+    next_step: str = ""
+    first_at: str | None = None
+    failed_at: str | None = None
+    idempotency_key: str = ""
+    event: msgspec.Raw | None = None
+    """JSON of the event that it keeps; None in a list, and when it is lost."""
+
+
+class Letters(msgspec.Struct, frozen=True):
+    """The first of them, and how many there are."""
+
+    total: int
+    items: tuple[Letter, ...]
+
+
+class Settling(msgspec.Struct, frozen=True, tag="progress"):
+    """So many of the letters are redriven or discarded."""
+
+    done: int
+    of: int
+
+
+class Settled(msgspec.Struct, frozen=True, tag="end"):
+    """That was all."""
+
+    redriven: int = 0
+    discarded: int = 0
+    lost: tuple[str, ...] = ()
+    """Letters without an event, which can only be discarded."""
+
+
+class Match(msgspec.Struct, frozen=True, rename="camel", tag="match"):
+    """What a replay delivers, or would deliver, again."""
+
+    revision: str
+    event_type: str = ""
+    verb: str = ""
+    subject: str = ""
+    sent_at: str | None = None
+
+
+class Waiting(msgspec.Struct, frozen=True, rename="camel", tag="waiting"):
+    """Nothing matched for a while, or the handler has no room yet."""
+
+    matched: int = 0
+    up_to: str = ""
+
+
+class Replayed(msgspec.Struct, frozen=True, rename="camel", tag="end"):
+    """That was all."""
+
+    matched: int = 0
+    up_to: str = ""
+    dry_run: bool = False
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A piece of a condition between two top-level `&&`."""
+
+    text: str
+    verdict: bool | str = False
+    """`error`: it could not be said, which is as if it were not so."""
+    detail: str = ""
+
+
+class Verdict(msgspec.Struct, frozen=True, rename="camel"):
+    """What one `on:` of a handler says."""
+
+    matched: bool
+    why_not: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
+
+
+class About(msgspec.Struct, frozen=True):
+    """What a handler's `on:` say of a change, or of the notification."""
+
+    of: str
+    """`notification`, or the object as `source/group/Kind/id`."""
+    verb: str = ""
+    matched: bool = False
+    on: tuple[Verdict, ...] = ()
+
+
+class DeliveryNow(msgspec.Struct, frozen=True, rename="camel"):
+    """A delivery of a handler, and what became of it."""
+
+    id: str
+    subject: str = ""
+    outcome: str = ""
+    attempts: int = 0
+    detail: str = ""
+    at: str | None = None
+    next_at: str | None = None
+    replay: bool = False
+
+
+class HandlerSays(msgspec.Struct, frozen=True):
+    """Whether a handler matches an event, and what it owes or did."""
+
+    handler: str
+    matched: bool | None = None
+    """None: it is not configured, or the event is gone."""
+    about: tuple[About, ...] = ()
+    deliveries: tuple[DeliveryNow, ...] = ()
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """Of one event."""
+
+    revision: str
+    type: str = ""
+    source: str = ""
+    id: str = ""
+    gone: str = ""
+    """Why no more than the deliveries can be told."""
+    handlers: tuple[HandlerSays, ...] = ()
 
 
 News = Columns | Listed | Event | Place | Cut | Resumed | ListedAgain
@@ -347,6 +507,12 @@ _line = msgspec.json.Decoder(_Line).decode
 _document = msgspec.json.Decoder(dict[str, Any]).decode
 _report = msgspec.json.Decoder(KindReport).decode
 _status = msgspec.json.Decoder(StatusNow).decode
+_handlers = msgspec.json.Decoder(dict[str, tuple[HandlerNow, ...]]).decode
+_letters = msgspec.json.Decoder(Letters).decode
+_letter = msgspec.json.Decoder(Letter).decode
+_settling = msgspec.json.Decoder(Settling | Settled).decode
+_replaying = msgspec.json.Decoder(Match | Waiting | Replayed).decode
+_explanation = msgspec.json.Decoder(Explanation).decode
 
 
 async def no_token(_refused: bool) -> str:
@@ -702,21 +868,87 @@ class VedetteClient:
     ) -> AsyncGenerator[KindReport, None]:
         """Have these kinds (none: all) of a source compared with the cloud: each one's report whenever it has got further, the
         last one is how it ended. `confirm`: delete however many are gone. The pass goes on when the caller goes away."""
-        try:
-            async with self._ask("/v1/resync", {}, NDJSON, post=_resync(kinds, source, confirm)) as response:
-                async for raw, _whole in self._lines(response, MOST_SILENT_SECONDS):
-                    if raw:
-                        yield self._with(_report, raw)
-        except _Silent:
-            raise TryLater(f"{self.url} said nothing for {MOST_SILENT_SECONDS:.0f} s; {GOES_ON}") from None
-        except (aiohttp.ClientError, OSError) as broken:
-            raise TryLater(f"the connection to {self.url} broke ({broken or type(broken).__name__}); {GOES_ON}") from None
+        async with aclosing(self._posted("/v1/resync", _resync(kinds, source, confirm), GOES_ON)) as lines:
+            async for raw in lines:
+                yield self._with(_report, raw)
 
     async def ask_resync(self, kinds: Sequence[str] = (), *, source: str = "", confirm: bool = False) -> bytes:
         """The same without waiting for it; what the server will do: `{"source": …, "kinds": […]}`."""
         return await self.document("/v1/resync", {"wait": "false"}, post=_resync(kinds, source, confirm))
 
+    # --- handlers ---
+
+    async def handlers(self) -> tuple[HandlerNow, ...]:
+        """Those of the configuration; for admins, as all that follows."""
+        return self._with(_handlers, await self.document("/v1/handlers")).get("handlers", ())
+
+    async def forget(self, handler: str) -> None:
+        """Let go of the place and the dead letters of one that is not configured any more. Raises Conflict, NotFound."""
+        await self.document(f"/v1/handlers/{quote(handler, safe='')}/forget", post=b"")
+
+    async def dead_letters(self, which: Which, *, limit: int = PAGE) -> Letters:
+        """Those that match; their ids are not asked for here."""
+        asked = {"handler": which.handler, "since": which.since, "until": which.until, "contains": which.contains}
+        query = {name: value for name, value in asked.items() if value}
+        return self._with(_letters, await self.document("/v1/deadletters", {**query, "limit": str(limit)}))
+
+    async def dead_letter(self, id_: str) -> Letter:
+        """With its event."""
+        return self._with(_letter, await self.document(f"/v1/deadletters/{quote(id_, safe='')}"))
+
+    async def settle(
+        self, verb: Literal["redrive", "discard"], which: Which, *, rate: float = 0.0
+    ) -> AsyncGenerator[Settling | Settled, None]:
+        """Have dead letters delivered again, at most `rate` a second (0: no limit), or taken out: how far it is, and the sum. It
+        ends when the caller goes away."""
+        asked = msgspec.to_builtins(which) | ({"rate": rate} if rate else {})
+        stopped = f"some were not {'redriven' if verb == 'redrive' else 'discarded'}: the same command goes on with the rest"
+        async with aclosing(self._posted(f"/v1/deadletters/{verb}", msgspec.json.encode(asked), stopped)) as lines:
+            async for raw in lines:
+                news = self._with(_settling, self._no_error(raw))
+                yield news
+                if isinstance(news, Settled):
+                    return
+        raise TryLater(f"the answer of {self.url} broke off; {stopped}")
+
+    async def replay(
+        self, handler: str, since: str, until: str = "", *, dry_run: bool = False
+    ) -> AsyncGenerator[Match | Waiting | Replayed, None]:
+        """Have what matches in a part of the log delivered again: each match, and the sum. `since`, `until`: revisions, times or
+        spans. It ends when the caller goes away."""
+        asked = {"from": since, "dryRun": dry_run} | ({"to": until} if until else {})
+        path = f"/v1/handlers/{quote(handler, safe='')}/replay"
+        async with aclosing(self._posted(path, msgspec.json.encode(asked), "the replay has stopped there")) as lines:
+            async for raw in lines:
+                news = self._with(_replaying, self._no_error(raw))
+                yield news
+                if isinstance(news, Replayed):
+                    return
+        raise TryLater(f"the answer of {self.url} broke off")
+
+    async def explain(self, about: str) -> Explanation:
+        """Why handlers were called for a revision, or the event of a dead letter, or why not."""
+        return self._with(_explanation, await self.document(f"/v1/explain/{quote(about, safe='')}"))
+
     # --- inside ---
+
+    async def _posted(self, path: str, post: bytes, otherwise: str) -> AsyncGenerator[bytes, None]:
+        """The lines of an answer that takes its time. `otherwise`: what it means that they stop too early."""
+        try:
+            async with self._ask(path, {}, NDJSON, post=post) as response:
+                async for raw, _whole in self._lines(response, MOST_SILENT_SECONDS):
+                    if raw:
+                        yield raw
+        except _Silent:
+            raise TryLater(f"{self.url} said nothing for {MOST_SILENT_SECONDS:.0f} s; {otherwise}") from None
+        except (aiohttp.ClientError, OSError) as broken:
+            raise TryLater(f"the connection to {self.url} broke ({broken or type(broken).__name__}); {otherwise}") from None
+
+    def _no_error(self, raw: bytes) -> bytes:
+        """The line, unless it is the ERROR that ends an answer which has begun."""
+        if raw.startswith(b'{"type":"ERROR"'):
+            _raise(msgspec.json.decode(self._with(_line, raw).object, type=_Status))
+        return raw
 
     @asynccontextmanager
     async def _ask(

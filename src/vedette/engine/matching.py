@@ -182,7 +182,7 @@ def key_of(appended: Appended, change: Change | None) -> Key | None:
     return None
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Verdict(msgspec.Struct, frozen=True, rename="camel"):
     """What one `on:` says of a change or a notice."""
 
     matched: bool
