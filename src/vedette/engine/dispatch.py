@@ -207,6 +207,8 @@ class Dispatch:
     async def _load(self) -> None:
         """What the store knows: cursors, what is owed, what is dead, what kinds of other clusters are called."""
         store = self._store
+        # What a run before this one handed over may not be written yet; behind this, which changes nothing, it is.
+        await store.append((), work=[PutState(LIVE, "", "", None)])
         cursors = await store.cursors()
         head = store.head
         shared = cursors.get(LIVE)
