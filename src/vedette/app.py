@@ -31,6 +31,7 @@ from vedette.api.rights import Rights
 from vedette.api.server import Needs, Server, bare, build, reloading_context
 from vedette.api.tickets import Tickets
 from vedette.clients.keystone import Keystone, credentials
+from vedette.clients.tracing import OtlpTracer
 from vedette.compat import weaas
 from vedette.config import WINDOW_RULES, Config, HandlerConfig, HookConfig, On
 from vedette.config import Keystone as KeystoneSettings
@@ -51,7 +52,7 @@ from vedette.errors import CannotStart, ConfigError
 from vedette.kit.clock import Clock, SystemClock
 from vedette.kit.tasks import cancel, keep_running
 from vedette.kit.telemetry import Telemetry
-from vedette.ports import Appended, Authenticator, CloudUse, Handler, HandlerNeeds, Source, Store, WorkerCode
+from vedette.ports import Appended, Authenticator, CloudUse, Handler, HandlerNeeds, Source, Store, Tracer, WorkerCode
 from vedette.store.memory import MemoryStore
 from vedette.store.sqlite import SqliteStore
 
@@ -94,6 +95,7 @@ class Service:
         self.resync: Resync | None = None
         self.dispatch: Dispatch | None = None
         self._handlers: list[Handler] = []
+        self._tracer: Tracer | None = None
         self._uses: dict[str, CloudUse] = {}
         self._keystone: Keystone | None = None
         self.failed: asyncio.Future[None] | None = None
@@ -142,7 +144,9 @@ class Service:
             telemetry,
             connected=lambda name: ready[name].status().ready,
         )
-        dispatch = self.dispatch = Dispatch(store, [self._rule(one) for one in config.handlers], kinds, clock, telemetry)
+        dispatch = self.dispatch = Dispatch(
+            store, [self._rule(one) for one in config.handlers], kinds, clock, telemetry, tracer=self._trace()
+        )
         verify = Verify(store, ingest.record, kinds, uses, hub.followed, clock, telemetry)
         hub.on_followed.append(verify.followers_changed)
         rights = Rights(authenticator, clock, self._recheck_seconds)
@@ -218,6 +222,12 @@ class Service:
             self._servers.append(old)
             await old.start()
             self.face_addresses["weaas"] = old.addresses
+
+    def _trace(self) -> Tracer | None:
+        settings = self.config.tracing
+        if settings is not None:
+            self._tracer = OtlpTracer(settings.endpoint, settings.service_name)
+        return self._tracer
 
     async def _handling(self, dispatch: Dispatch) -> None:
         """Until handlers follow: what sources say from here on reaches them. Raises what they can't start from."""
@@ -317,6 +327,8 @@ class Service:
                 await handler.close()
             except Exception:
                 log.exception("a handler could not be closed")
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
         for use in self._uses.values():
             await use.cloud.close()
         if self._keystone is not None:

@@ -308,7 +308,7 @@ class Plugins(msgspec.Struct, frozen=True, kw_only=True):
 class Tracing(msgspec.Struct, frozen=True, kw_only=True):
     """OpenTelemetry spans of handler calls, as children of the notification's own trace. Needs `pip install vedette[tracing]`."""
 
-    endpoint: str = ""
+    endpoint: str
     """Where they are sent by OTLP over HTTP, such as `http://collector:4318/v1/traces`."""
     service_name: str = "vedette"
     """The service's name in them."""
@@ -870,10 +870,12 @@ def _check_handlers(config: Config, refuse: Callable[[str, str], None]) -> None:
         if one.name in seen:
             refuse(f"{at}.name", "another handler has this name")
         seen.add(one.name)
-        try:
-            plugins.find_handler(one.use, config.plugins.folder)
-        except ConfigError as why:
-            refuse(f"{at}.use", str(why))
+        folder = config.plugins.folder
+        if not folder or Path(folder).is_dir():  # else it is said when the service starts, where the folder has to be
+            try:
+                plugins.find_handler(one.use, folder)
+            except ConfigError as why:
+                refuse(f"{at}.use", str(why))
         for key, least in (("concurrency", 1), ("max_pending", 1), ("max_depth", 1)):
             if getattr(one, key) < least:
                 refuse(f"{at}.{key}", f"must be at least {least}")

@@ -7,6 +7,7 @@ does a *webhook*, which is called. A *store* keeps the log. An *identity* says w
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -629,6 +630,17 @@ class Worker(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class Tracer(Protocol):
+    """Spans of handler calls, where tracing is configured."""
+
+    def call(self, name: str, traceparent: str, attributes: Mapping[str, str | int]) -> AbstractContextManager[str]:
+        """Around one call: a child of `traceparent` ("": a trace of its own); gives the traceparent to hand on. An exception
+        that goes through it marks the span as failed."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class WorkerCode(msgspec.Struct, frozen=True, kw_only=True):

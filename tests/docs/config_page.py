@@ -19,7 +19,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "howto" / "configuration.md"
 
 HEAD = """# Configuration
 
-Written by `python tests/docs/config_page.py` from `src/vedette/config.py` and the sources' own `Options`; a test keeps it so.
+Written by `python tests/docs/config_page.py` from `src/vedette/config.py` and the sources' and webhooks' own `Options`; a test
+keeps it so. The options of each handler: [handlers.md](../handlers.md).
 
 One YAML file: `vedette serve --config FILE`, `/etc/vedette/vedette.yaml` without. `vedette check-config FILE` checks it
 without starting and shows all of it, defaults included, with its secrets masked. Examples that a test reads:
@@ -52,13 +53,16 @@ def page() -> str:
     """The whole page."""
     parts = [HEAD + section("The file", config.Config)]
     parts += [section(path, struct) for path, struct in structs(config.Config, "")]
-    for name in plugins.names("sources"):
-        options = plugins.load("sources", name).Options
-        common = {field.name for field in msgspec.structs.fields(config.SourceConfig)}
-        title = f"sources[] of type {name}"
-        about = (inspect.getdoc(plugins.load("sources", name)) or "").split("\n\n")[0].replace("\n", " ")
-        parts.append(section(title, options, about=about, leave_out=common))
-        parts += [section(f"{title}: {path}", struct) for path, struct in structs(options, "")]
+    for slot, what, common in (
+        ("sources", "sources[] of type", config.SourceConfig),
+        ("webhooks", "hooks[] of format", config.HookConfig),
+    ):
+        for name in plugins.names(slot):
+            options = plugins.load(slot, name).Options
+            title = f"{what} {name}"
+            about = (inspect.getdoc(plugins.load(slot, name)) or "").split("\n\n")[0].replace("\n", " ")
+            parts.append(section(title, options, about=about, leave_out={one.name for one in msgspec.structs.fields(common)}))
+            parts += [section(f"{title}: {path}", struct) for path, struct in structs(options, "")]
     return "\n".join(parts)
 
 

@@ -59,6 +59,7 @@ def test_every_error_of_ours_has_a_code() -> None:
     assert len(ours) >= 25
     unwell = {kind for kind in ours if code_of(kind.__new__(kind)) == 500}
     internal = below(errors.CannotStart) | {errors.ConfigError, errors.VedetteError, errors.FixInput, errors.NoService}
+    internal |= {errors.GiveUp, errors.PluginFailed, errors.WorkerDied}  # between the dispatcher and a plug
     assert unwell == {kind for kind in internal if kind in ours}
 
 

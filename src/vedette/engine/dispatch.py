@@ -66,7 +66,7 @@ from vedette.model.delivery import (
 )
 from vedette.model.entry import NewEntry
 from vedette.model.reading import VEDETTE
-from vedette.ports import EVERYTHING, Appended, Event, Kind, Selection, Store
+from vedette.ports import EVERYTHING, Appended, Event, Kind, Selection, Store, Tracer
 
 log = logging.getLogger("vedette.engine.dispatch")
 
@@ -100,8 +100,10 @@ class Dispatch:
         clock: Clock,
         telemetry: Telemetry,
         *,
+        tracer: Tracer | None = None,
         rng: random.Random | None = None,
     ) -> None:
+        self._tracer = tracer
         self._store = store
         self._rules = tuple(rules)
         self._clock = clock
@@ -698,7 +700,7 @@ class Dispatch:
         try:
             # A worker counts from when its process begins with the call; waiting for its turn is no fault of the call's.
             async with asyncio.timeout(None if rule.counts_itself else rule.timeout) as limit:
-                said = await rule.handler.handle(event, context)
+                said = await self._call(rule, event, context)
         except GiveUp as why:
             self._attempts.labels(rule.name, "gave up").inc()
             line.circuit.close()  # somebody was there to say so
@@ -728,6 +730,20 @@ class Dispatch:
             self._done(line, job, "" if said is None else _clean(str(said)), context)
             self._pump(line)
         self._seconds.labels(rule.name).observe(time.perf_counter() - began)
+
+    async def _call(self, rule: Rule, event: Event, context: Context) -> str | None:
+        if self._tracer is None:
+            return await rule.handler.handle(event, context)
+        about: dict[str, str | int] = {
+            "messaging.system": "vedette",
+            "messaging.operation.type": "process",
+            "messaging.message.id": event.idempotency_key,
+            "vedette.handler": rule.name,
+            "vedette.event_type": event.notice.event_type,
+            "vedette.attempt": event.attempt,
+        }
+        with self._tracer.call(f"handle {rule.name}", event.traceparent, about) as traceparent:
+            return await rule.handler.handle(msgspec.structs.replace(event, traceparent=traceparent), context)
 
     def _done(self, line: Line, job: Job, said: str, context: Context) -> None:
         d = job.delivery

@@ -175,8 +175,6 @@ def subject_of(appended: Appended, change: Change | None) -> str:
 def key_of(appended: Appended, change: Change | None) -> Key | None:
     if change is not None:
         return change.key
-    if appended.changes:
-        return appended.changes[0].key
     for reading in appended.entry.readings:
         return Key(appended.entry.notice.source, reading.group, reading.kind, reading.id)
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vedette.model.reading import VEDETTE
 from vedette.plugins import kinds
 from vedette.ports import Kind
 
@@ -41,7 +42,9 @@ def page() -> str:
     """The whole page."""
     parts = [HEAD, "| kind | plural | short | who sees it | events |\n|---|---|---|---|---|"]
     for kind in kinds():
-        events = ", ".join(f"`{event}`" for event in kind.events) or "none: filled by listing"
+        events = ", ".join(f"`{event}`" for event in kind.events) or (
+            "none: Vedette's own" if kind.group == VEDETTE else "none: filled by listing"
+        )
         short = ", ".join(f"`{name}`" for name in kind.short_names)
         parts.append(f"| [{kind.kind}](#{kind.kind.lower()}) | `{kind.plural}` | {short} | {WHO[kind.audience]} | {events} |")
     return "\n".join(parts) + "\n\n" + "\n".join(section(kind) for kind in kinds())

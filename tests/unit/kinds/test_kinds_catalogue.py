@@ -27,7 +27,7 @@ EXPECTED = {
         "router",
     ),
     *("securitygroup", "volume", "snapshot", "image", "stack", "flavor", "aggregate", "servergroup", "computeservice"),
-    *("hypervisor", "project", "user", "keypair", "alarm", "resource"),
+    *("hypervisor", "project", "user", "keypair", "alarm", "resource", "handler", "deadletter"),
 }
 
 
