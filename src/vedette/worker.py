@@ -5,7 +5,8 @@ for blocking code, up to `concurrency` at a time for async code. Answers, log re
 back. What is printed goes through stdout and stderr, which the service reads too.
 
 The code is a module with `build(options, needs)`, which gives an object with `handle(event, context)`, or with that function
-itself. `handle` may be `async def` or not. In its place a `call(message)` takes any JSON and gives any JSON.
+itself. `handle` may be `async def` or not. In its place a `call(message)` takes any JSON and gives any JSON; if that
+runs other code still, its attribute `code_folder` says where that is.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ async def load(start: Start) -> Code:
         takes_events=inspect.isroutine(thing) or hasattr(thing, "handle"),
         is_async=inspect.iscoroutinefunction(entry) or inspect.iscoroutinefunction(getattr(entry, "__call__", None)),  # noqa: B004
         close=getattr(thing, "close", None) or (lambda: None),
-        where=where,
+        where=str(getattr(thing, "code_folder", "") or where),
     )
 
 

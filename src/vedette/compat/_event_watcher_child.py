@@ -56,6 +56,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 def build(options: Options, needs: object) -> Plugin:
     """The plugin, imported. Raises ConfigError: there is none of this name, or it is no plugin."""
     plugin = Plugin(find(options.plugin, options.folders), options)
+    plugin.code_folder = str(Path(sys.modules[f"plugin_{options.plugin}"].__file__ or ".").parent)
     for handler in logging.getLogger().handlers:
         handler.addFilter(plugin.mask_record)
     return plugin
@@ -114,6 +115,8 @@ class Plugin:
     def __init__(self, handle_event: Callable[..., Any], options: Options) -> None:
         """Raises ConfigError: it can't be called in any of the forms."""
         self._handle = handle_event
+        self.code_folder = ""
+        """The folder of its file: what it raises is told with a line in it."""
         self._three = takes_three(handle_event, options.plugin)
         self._old = "old" in inspect.signature(handle_event).parameters
         self._watcher = Watcher(options)
