@@ -11,9 +11,12 @@ import os
 import typer
 
 from vedette.cli.access import add_to as add_access
+from vedette.cli.deadletters import add_to as add_deadletters
 from vedette.cli.doctor import add_to as add_doctor
 from vedette.cli.errors import OneLineErrors
 from vedette.cli.events import add_to as add_events
+from vedette.cli.explain import add_to as add_explain
+from vedette.cli.handlers import add_to as add_handlers
 from vedette.cli.objects import add_to as add_objects
 from vedette.cli.resync import add_to as add_resync
 from vedette.cli.service import add_to as add_service
@@ -48,7 +51,18 @@ def options(
         ctx.color = False
 
 
-for _add_to in (add_service, add_objects, add_events, add_resync, add_status, add_access, add_doctor):
+for _add_to in (
+    add_service,
+    add_objects,
+    add_events,
+    add_resync,
+    add_status,
+    add_handlers,
+    add_deadletters,
+    add_explain,
+    add_access,
+    add_doctor,
+):
     _add_to(app)
 
 

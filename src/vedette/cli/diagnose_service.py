@@ -13,8 +13,8 @@ from vedette import config as settings
 from vedette.cli.diagnose_broker import skews
 from vedette.cli.finding import SKEW_SECONDS, Asked, Finding, Findings, Level
 from vedette.cli.show import ago, counted, seconds_ago, size
-from vedette.cli.status import alike, last_whole, named
-from vedette.clients.vedette import CloudNow, KindReport, ResyncNow, StatusNow, Told, VedetteClient
+from vedette.cli.status import BEHIND, alike, last_whole, named
+from vedette.clients.vedette import CloudNow, HandlerNow, KindReport, ResyncNow, StatusNow, Told, VedetteClient
 from vedette.errors import ConfigError, NotAllowed, VedetteError
 from vedette.kit.clock import parse_us
 
@@ -109,9 +109,39 @@ def judged(status: StatusNow, config: settings.Config | None, now: float) -> Ite
         f"{status.store.entries} entries, {status.store.objects} objects, {size(status.store.bytes)}; "
         f"{status.watch.watchers} watchers",
     )
+    yield from _handlers(status.handlers)
     configured = {one.name: one.options.api for one in config.sources if one.type == "openstack"} if config is not None else {}
     for cloud in status.clouds:
         yield from _cloud(cloud, configured.get(cloud.source), now)
+
+
+def _handlers(there: Sequence[HandlerNow]) -> Iterator[Finding]:
+    """Each that waits, is paused or has dead letters; what to do about it."""
+    for one in there:
+        about = f"handler {one.name}"
+        settle = (
+            f"vedette deadletters --handler {one.name}\n"
+            f"mend the cause, then: vedette deadletters redrive --handler {one.name}\n"
+            f"what is of no use any more: vedette deadletters discard --handler {one.name}"
+        )
+        dead = counted(one.dead_letters, "dead letter")
+        if one.state == "paused":
+            yield Finding("fail", about, f"paused, it has {dead}: {one.pending} deliveries wait", settle)
+            continue
+        if one.state == "waiting":
+            fix = "see to its target; the handler tries again by itself, at least once a minute, and loses nothing meanwhile"
+            yield Finding("warn", about, f"its target does not answer: {one.detail}; {one.pending} deliveries wait", fix)
+        if one.dead_letters:
+            last = f", the last error is: {one.last_error}" if one.last_error else ""
+            yield Finding("warn", about, f"{dead}{last}", settle)
+        if one.lag > BEHIND:
+            fix = "it catches up by itself; if it doesn't: concurrency, rate and max_pending in its configuration"
+            yield Finding(
+                "note", about, f"{one.lag} entries of the log are still to be sorted, {one.pending} deliveries wait", fix
+            )
+    well = [one for one in there if one.state in ("ready", "behind") and not one.dead_letters]
+    if well:
+        yield Finding("ok", "handlers", f"{counted(len(well), 'handler')} without dead letters, no target that is down")
 
 
 def _cloud(cloud: CloudNow, api: Any, now: float) -> Iterator[Finding]:

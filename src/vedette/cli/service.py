@@ -103,6 +103,7 @@ def check_config(file: Annotated[Path, typer.Argument(help="The configuration fi
 
     settings = load(file, os.environ)
     _build_sources(settings)
+    asyncio.run(_build_handlers(settings))
     typer.echo(show(settings), nl=False)
     say(f"{file} is well.")
 
@@ -118,6 +119,39 @@ def _build_sources(settings: Config) -> None:
             plugins.load("sources", source.type).build(source.options, clock=SystemClock(), telemetry=Telemetry())
         except ConfigError as why:
             raise ConfigError(str(why), path=f"sources[{at}]") from None
+
+
+async def _build_handlers(settings: Config) -> None:
+    """The same of handlers: what is shipped is built here, foreign code in a process of its own, as when it runs."""
+    from vedette import plugins
+    from vedette.engine.inventory import StoredObjects
+    from vedette.engine.worker import WorkerProcess, validate
+    from vedette.kit.clock import SystemClock
+    from vedette.kit.telemetry import Telemetry
+    from vedette.ports import HandlerNeeds, WorkerCode
+    from vedette.store.memory import MemoryStore
+
+    clock, telemetry = SystemClock(), Telemetry()
+    for at, one in enumerate(settings.handlers):
+        found = plugins.find_handler(one.use, settings.plugins.folder)
+        if found.kind == "shipped":
+            needs = HandlerNeeds(
+                name=one.name,
+                clock=clock,
+                telemetry=telemetry,
+                inventory=StoredObjects(MemoryStore(clock)),
+                cloud=lambda _source: None,
+                worker=lambda code: WorkerProcess(code, clock=clock, telemetry=telemetry),
+            )
+            try:
+                await plugins.load("handlers", one.use).build(one.options, needs).close()
+            except ConfigError as why:
+                raise ConfigError(str(why), path=f"handlers[{at}].options") from None
+            continue
+        code = WorkerCode(name=one.name, module=found.module, options=one.options or {}, concurrency=one.concurrency)
+        wrong = await validate(code, clock=clock)
+        if wrong:
+            raise ConfigError(f"{one.use} ({found.path}) can't be used: {wrong}", path=f"handlers[{at}]")
 
 
 def version() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,8 +15,12 @@ from vedette.cli.reach import DEFAULT_URL, CaOption, CloudOption, InsecureOption
 from vedette.cli.show import ago, coming, counted, plain, size
 
 if TYPE_CHECKING:
-    from vedette.clients.vedette import CloudNow, KindReport, ResyncNow, SourceNow, StatusNow, VerifyNow
+    from vedette.clients.vedette import CloudNow, HandlerNow, KindReport, ResyncNow, SourceNow, StatusNow, VerifyNow
 
+BEHIND = 1000
+"""Entries of the log that may be still to be sorted or told before it is worth a word."""
+MOST_HANDLERS = 20
+"""Handlers that are named."""
 GREEN, RED, YELLOW = typer.colors.GREEN, typer.colors.RED, typer.colors.YELLOW
 
 
@@ -39,9 +44,9 @@ def status(
     os_cloud: CloudOption = None,
     allow_insecure: InsecureOption = False,
 ) -> None:
-    """Show how the service is: its sources, how true its inventory is, its log, its watchers. Wants an admin's token.
+    """Show how the service is: sources, how true the inventory is, handlers, log, watchers. Wants an admin's token.
 
-    Of kinds of objects only those are named that are not well. `vedette doctor` looks further, and says what to do.
+    Kinds of objects and handlers are named when they are not well. `vedette doctor` looks further, and says what to do.
     """
     asyncio.run(_status(Reach(server, ca, os_cloud, allow_insecure), output))
 
@@ -69,9 +74,10 @@ def lines(now: StatusNow, at: float) -> Iterator[str]:
             yield _under(said if cloud is not None and cloud.api else _odd(said))
         if cloud is not None:
             yield from _cloud(cloud, at)
+    yield from _handlers(now.handlers)
     store, watch = now.store, now.watch
     behind = _number(store.head_revision) - _number(watch.position)
-    late = _odd(f"; {behind:,} entries are still to be told") if behind > 1000 else ""
+    late = _odd(f"; {behind:,} entries are still to be told") if behind > BEHIND else ""
     yield _row("log", f"{store.entries:,} entries, {store.objects:,} objects, {size(store.bytes)}")
     yield _row("watchers", f"{watch.watchers:,}{late}")
 
@@ -173,6 +179,39 @@ def _verify(verify: VerifyNow) -> str:
     count = sum(verify.waiting.values())
     waiting = f"; {counted(count, 'object')} yet to settle" if count else ""
     return followed + waiting + (_odd(f"; {plain(verify.detail)}", RED) if verify.detail else "")
+
+
+def _handlers(there: Sequence[HandlerNow]) -> Iterator[str]:
+    """All of them in a line, and one for each that is not well."""
+    if not there:
+        return
+    states = Counter(one.state for one in there)
+    told = ", ".join(f"{number} {plain(state)}" for state, number in states.items())
+    pending = sum(one.pending for one in there)
+    yield _row("handlers", f"{told}; {pending:,} {'delivery' if pending == 1 else 'deliveries'} pending")
+    odd = [one for one in there if one.state != "ready" or one.dead_letters or one.lag > BEHIND]
+    for one in odd[:MOST_HANDLERS]:
+        yield _under(f"{plain(one.name)}: {_how(one)}")
+    if len(odd) > MOST_HANDLERS:
+        yield _under(f"and {len(odd) - MOST_HANDLERS} more that are not well (vedette handlers)")
+
+
+def _how(one: HandlerNow) -> str:
+    parts = []
+    if one.state == "waiting":
+        parts.append(_odd(f"waits for its target: {plain(one.detail)}", RED))
+    elif one.state == "paused":
+        parts.append(_odd("paused by its dead letters", RED))
+    elif one.state != "ready":
+        parts.append(plain(one.state))
+    if one.lag > BEHIND or one.state == "behind":
+        parts.append(f"{one.lag:,} entries behind")
+    if one.pending:
+        parts.append(f"{one.pending:,} pending")
+    if one.dead_letters:
+        letters = counted(one.dead_letters, "dead letter")
+        parts.append(_odd(f"{letters} (vedette deadletters --handler {plain(one.name)})"))
+    return "; ".join(parts)
 
 
 def _number(revision: str) -> int:

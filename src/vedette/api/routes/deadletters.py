@@ -38,8 +38,6 @@ MOST = 10_000
 MOST_IDS = 10_000
 LOOK_SECONDS = 0.25
 """How often a caller is told how far it is."""
-LEAVE_SECONDS = 2.0
-"""The letter in hand when the caller goes away gets this long."""
 RATES = (0.001, 100_000.0)
 """A second: the least and the most that make sense."""
 
@@ -93,7 +91,7 @@ def routes(needs: Needs) -> list[web.RouteDef]:
         which = await _asked(request)
         there = {one["name"] for one in needs.dispatch.status()}
 
-        async def work(some: Sequence[Delivery]) -> object:
+        async def work(some: Sequence[Delivery]) -> int:
             return await needs.dispatch.redrive(some, rate=which.rate, who=who)
 
         def check(found: Sequence[Delivery]) -> None:
@@ -109,7 +107,7 @@ def routes(needs: Needs) -> list[web.RouteDef]:
         who = need_admin(request).name
         which = await _asked(request)
 
-        async def work(some: Sequence[Delivery]) -> object:
+        async def work(some: Sequence[Delivery]) -> int:
             return await needs.dispatch.discard(some, who=who)
 
         return await _settle(needs, request, busy, which, "discarded", work, lambda _found: None)
@@ -164,12 +162,11 @@ async def _chosen(needs: Needs, which: _Which) -> list[Delivery]:
 
 
 class _Letters(Sequence[Delivery]):
-    """Handed out one by one, so that one sees how far it is, and may end it between two."""
+    """Handed out one by one, so that one sees how far it is."""
 
     def __init__(self, some: Sequence[Delivery]) -> None:
         self._some = some
         self.begun = 0
-        self.enough = False
 
     def __len__(self) -> int:
         return len(self._some)
@@ -179,8 +176,6 @@ class _Letters(Sequence[Delivery]):
 
     def __iter__(self) -> Iterator[Delivery]:
         for one in self._some:
-            if self.enough:
-                return
             self.begun += 1
             yield one
 
@@ -191,10 +186,10 @@ async def _settle(
     busy: asyncio.Lock,
     which: _Which,
     word: str,
-    work: Callable[[Sequence[Delivery]], Awaitable[object]],
+    work: Callable[[Sequence[Delivery]], Awaitable[int]],
     check: Callable[[Sequence[Delivery]], None],
 ) -> web.StreamResponse:
-    """One at a time: two that choose the same letters would settle them twice."""
+    """One at a time: each has its letters in memory, with their events."""
     if busy.locked():
         raise TooBusy("dead letters are being redriven or discarded; wait until that has ended", delay=2)
     async with busy:
@@ -213,16 +208,13 @@ async def _settle(
                 if some.begun != said:
                     said = some.begun
                     await send(needs, response, _line({"type": "progress", "done": max(0, said - 1), "of": len(some)}))
-            task.result()
+            settled = task.result()
         except VedetteError as why:
             await send(needs, response, error_event(why))
         else:
-            await send(needs, response, _line({"type": "end", word: some.begun, "lost": lost}))
+            await send(needs, response, _line({"type": "end", word: settled, "lost": lost}))
         finally:
-            some.enough = True
-            if not task.done():
-                await asyncio.wait([task], timeout=LEAVE_SECONDS)
-                await cancel(task)
+            await cancel(task)
         await response.write_eof()
     return response
 

@@ -32,8 +32,6 @@ log = logging.getLogger("vedette.api.handlers")
 
 WAIT_SECONDS = 5.0
 """A caller hears at least this often that it goes on: the handler may have no room, or nothing matches for a while."""
-LEAVE_SECONDS = 2.0
-"""What is being written when the caller goes away gets this long to be complete."""
 MOST_REPLAYS = 4
 """At one time: each reads the log as fast as it can."""
 
@@ -129,8 +127,7 @@ async def _told(needs: Needs, request: web.Request, matches: AsyncIterator[Match
 
 
 async def _patiently(matches: AsyncGenerator[Match, None]) -> AsyncGenerator[Match | None, None]:
-    """The matches, and None whenever there was none for `WAIT_SECONDS`. A match is never left half written: when nobody wants
-    more, the one that is under way is waited for."""
+    """The matches, and None whenever there was none for `WAIT_SECONDS`."""
     step: asyncio.Task[Match] | None = None
     try:
         while True:
@@ -144,11 +141,7 @@ async def _patiently(matches: AsyncGenerator[Match, None]) -> AsyncGenerator[Mat
             yield found
     finally:
         if step is not None and not step.done():
-            await asyncio.wait([step], timeout=LEAVE_SECONDS)
-            if not step.done():
-                await cancel(step)
-            elif not step.cancelled():
-                step.exception()  # nobody is there to be told
+            await cancel(step)
 
 
 def shown(match: Match) -> dict[str, Any]:
