@@ -17,7 +17,7 @@ from vedette.api.server import Needs
 from vedette.errors import NotFound
 from vedette.model.change import Version
 from vedette.model.fold import is_whole
-from vedette.model.reading import VEDETTE
+from vedette.model.reading import VEDETTE, has_namespaces
 from vedette.ports import EVERYTHING, Kind, Scope, Selection, Store
 
 MOST_NAMESPACES = 10_000
@@ -71,7 +71,7 @@ async def served(needs: Needs, request: web.Request, group: str, version: str, p
                 return _served(found)
     if kind is None:
         raise NotFound("the server could not find the requested resource")
-    return Served(kind)
+    return Served(kind, namespaced=has_namespaces(kind.group))
 
 
 async def is_kubernetes(needs: Needs, source: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from vedette import __version__
-from vedette.model.reading import OPENSTACK, VEDETTE
+from vedette.model.reading import OPENSTACK, VEDETTE, has_namespaces
 from vedette.ports import Column, Field, Kind
 
 VERBS = ("get", "list", "watch")
@@ -37,14 +37,14 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def of_kind(kind: Kind) -> Resource:
-    """One of our own; every group of ours has one version, and namespaces are the only kind outside of namespaces."""
+    """One of our own; every group of ours has one version."""
     return Resource(
         group=kind.group,
         version="v1",
         plural=kind.plural,
         singular=kind.singular,
         kind=kind.kind,
-        namespaced=bool(kind.group),
+        namespaced=has_namespaces(kind.group),
         short_names=kind.short_names,
         categories=CATEGORIES.get(kind.group, ()),
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 from vedette import __version__
 from vedette.api.discovery import NAMESPACE, groups
+from vedette.model.reading import has_namespaces
 from vedette.ports import Field, Kind
 
 ADMIN_ONLY = "Shown to admins only."
@@ -109,6 +110,11 @@ def _paths(kind: Kind, ref: str) -> dict[str, Any]:
             f"/api/v1/{kind.plural}/{{name}}": {"get": _operation(kind, ref, "get"), "parameters": [_in_path("name", ref)]},
         }
     base = f"/apis/{kind.group}/v1"
+    if not has_namespaces(kind.group):
+        return {
+            f"{base}/{kind.plural}": {"get": _operation(kind, ref, "list", "List"), "parameters": _query(ref)},
+            f"{base}/{kind.plural}/{{name}}": {"get": _operation(kind, ref, "get"), "parameters": [_in_path("name", ref)]},
+        }
     inside = f"{base}/namespaces/{{namespace}}/{kind.plural}"
     names = [_in_path("namespace", ref)]
     return {

@@ -20,7 +20,7 @@ from vedette.kit.clock import rfc3339, rfc3339_us
 from vedette.model.change import Change, Object, Verb, Version
 from vedette.model.entry import Entry
 from vedette.model.notice import Notice
-from vedette.model.reading import Key, Reading
+from vedette.model.reading import Key, Reading, has_namespaces
 
 NO_PROJECT = "no-project"
 """Namespace of objects without a project, or whose project isn't known yet."""
@@ -203,7 +203,7 @@ def encode(state: Object, notice: Notice, observed_at: int) -> Version:
         "metadata": {
             "resourceVersion": str(state.revision),
             "name": name_of(key.id),
-            "namespace": state.project or NO_PROJECT,
+            **({"namespace": state.project or NO_PROJECT} if has_namespaces(key.group) else {}),
             "uid": state.uid,
             "creationTimestamp": rfc3339(state.created),
             "labels": {"vedette.dev/source": key.source},

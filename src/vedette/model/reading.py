@@ -15,6 +15,11 @@ VEDETTE_SOURCE = "vedette"
 """The source of such objects in their keys; no source in a configuration may be called so."""
 
 
+def has_namespaces(group: str) -> bool:
+    """Of a group of ours: what the cloud owns is in a namespace, its project; what Vedette itself owns is in none."""
+    return group not in ("", VEDETTE)
+
+
 class Key(msgspec.Struct, frozen=True, gc=False, order=True):
     """Names an object: (source, group, kind, id). `kind` is the Kubernetes kind (`Port`), `id` OpenStack's own id."""
 

@@ -64,7 +64,7 @@ def routes(needs: Needs) -> list[web.RouteDef]:
             ("/{plural}", some),
             ("/namespaces/{namespace}/{plural}", some),
             ("/namespaces/{namespace}/{plural}/{name}", single),
-            *([("/{plural}/{name}", single)] if base.startswith(cluster) else []),
+            ("/{plural}/{name}", single),
         )
     ]
 
