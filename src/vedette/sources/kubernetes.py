@@ -405,9 +405,7 @@ class Reflector:
             except (Forbidden, Unauthenticated) as why:
                 self._down(_advice(why, self._watched.resource), why)
             except NotUnderstood as why:
-                # A line that can't be read may have been anything: what it did shows in a list.
-                await self.source.keep(offer, [self._puzzle(str(why))])
-                self._forget("not-understood", why)
+                self._forget("not-understood", why)  # it may have been anything: what it did shows in a list
             except VedetteError as why:
                 delay = why.delay if isinstance(why, TryLater) else 0.0
                 self._down(str(why), why)
@@ -572,7 +570,11 @@ class Reflector:
                         self._check_not_set_back(head)
                     self._heard()
                     for item in page.items:
-                        await out.add(self._listed(bytes(item), start))
+                        raw = bytes(item)
+                        try:
+                            await out.add(self._listed(raw, start))
+                        except NotUnderstood as why:
+                            await out.add([self._puzzle(str(why), raw)])  # the others are news all the same
                 break
             except Expired:
                 if not limit or not head:
@@ -652,7 +654,12 @@ class Reflector:
             self._heard()
             try:
                 for number, raw in enumerate(lines):
-                    await self._take(decode_line(raw), out, start)
+                    try:
+                        await self._take(decode_line(raw), out, start)
+                    except NotUnderstood as why:
+                        await out.add([self._puzzle(str(why), raw)])
+                        if start is None or start.complete:
+                            raise
                     if not number & 15 and time.perf_counter() >= until:
                         await asyncio.sleep(0)
                         until = time.perf_counter() + SLICE
@@ -812,15 +819,14 @@ class Reflector:
         )
         return NewEntry(notice, (reading,))
 
-    def _puzzle(self, reason: str) -> Notice:
-        """A line that could not be read. Nothing of it is shown: it may have been a Secret."""
-        now = self.source.now()
-        told = {"reason": f"{self.text}: {reason}", "body": "", "bytes": 0}
+    def _puzzle(self, reason: str, raw: bytes) -> Notice:
+        """What can't be read, set aside once. Nothing of it is shown: it may have been a Secret."""
+        told = {"reason": f"{self.text}: {reason}", "body": "", "bytes": len(raw)}
         return Notice(
-            id=str(uuid.uuid4()),
+            id=hashlib.sha256(raw).hexdigest(),
             source=self.source.name,
             event_type=NOT_UNDERSTOOD,
-            sent_at=now,
+            sent_at=0,
             payload=msgspec.Raw(_encoder.encode(told)),
         )
 
@@ -850,10 +856,10 @@ class _Batch:
         self.entries: list[Notice | NewEntry] = []
         self._bytes = 0
 
-    async def add(self, entries: Iterable[NewEntry]) -> None:
+    async def add(self, entries: Iterable[Notice | NewEntry]) -> None:
         for entry in entries:
             self.entries.append(entry)
-            self._bytes += len(entry.notice.payload)
+            self._bytes += len(entry.payload if isinstance(entry, Notice) else entry.notice.payload)
             if len(self.entries) >= BATCH or self._bytes >= BATCH_BYTES:
                 await self.flush()
 
@@ -986,7 +992,8 @@ class Form:
         payload = _encoder.encode(obj)
         theirs = obj["metadata"]
         origin = theirs.pop("resourceVersion", "")
-        theirs["annotations"] = {**(theirs.get("annotations") or {}), ORIGIN_VERSION: origin}
+        marks = theirs.get("annotations")
+        theirs["annotations"] = {**(marks if isinstance(marks, dict) else {}), ORIGIN_VERSION: origin}
         return obj, payload
 
     def digest(self, fields: JsonObject) -> bytes:
