@@ -121,6 +121,11 @@ class Service:
             store = MemoryStore(clock)
         self.store = store
         sources = [self._build_source(one, clock, telemetry) for one in config.sources]
+        for source in sources:
+            # One that compares what it lists with what the log knows (Kubernetes): also what went while we were down is news.
+            remember: Callable[[Store], None] | None = getattr(source, "remember", None)
+            if remember is not None:
+                remember(store)
         authenticator, self._keystone = _authenticator(config, clock, telemetry, self._recheck_seconds)
         ingest = self.ingest = Ingest(store, kinds, telemetry, {one.name: one.drop for one in config.sources})
         hub = self.hub = Hub(

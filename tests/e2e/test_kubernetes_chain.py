@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+from clustering import bare
 
 from vedette.app import Service
 from vedette.config import load_text
@@ -38,13 +39,6 @@ async def vedette(server: str, token: str) -> AsyncIterator[Service]:
 
 def url(service: Service) -> str:
     return "http://{}:{}".format(*service.addresses[0])
-
-
-def bare(obj: Any) -> Any:
-    """Without versions, managed fields and annotations of ours."""
-    metadata = {name: value for name, value in obj["metadata"].items() if name not in ("resourceVersion", "managedFields")}
-    marks = {name: value for name, value in (metadata.pop("annotations", None) or {}).items() if "vedette.dev/" not in name}
-    return {**obj, "metadata": {**metadata, **({"annotations": marks} if marks else {})}}
 
 
 async def listed(service: Service, path: str) -> dict[str, Any]:
