@@ -15,6 +15,8 @@ from typing import Any
 import dns.resolver
 import pytest
 
+from vedette.app import Service
+from vedette.compat.event_watcher import load
 from vedette.testing.freeipa import PASSWORD, FakeFreeIpa
 from vedette.testing.kubernetes import FakeKubernetes
 from vedette.testing.named import ZONE, Named, NamedMissing
@@ -244,13 +246,48 @@ async def test_after_a_restart_only_news_is_told_where_there_is_a_data_dir(place
     async with place.watching(**environ) as watcher:
         await watcher.says("said ADDED a")
     place.put("b")
+    place.put("gone")
     async with place.watching(**environ) as watcher:
         await watcher.says("said ADDED b")
+        await watcher.says("said ADDED gone")
     assert not watcher.said("said ADDED (a)")
+    place.remove("gone")
+    async with place.watching(**environ) as watcher:
+        await watcher.says("said DELETED gone")
+    assert not watcher.said("said (ADDED)")
     async with place.watching(WATCHER_PLUGIN="records") as watcher:
         await watcher.says("after a restart plugins are called again")
         await watcher.says("said ADDED a")
         await watcher.says("said ADDED b")
+
+
+async def test_a_pods_token_is_read_again_when_it_is_replaced(
+    place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "vedette")
+    account = place.folder / "kubernetes.io" / "serviceaccount"
+    (account / "token").write_text(f"{TOKEN}\n")
+    (account / "namespace").write_text("event-watcher\n")
+    environ = {"K8S_API_ENDPOINT": place.settings["K8S_API_ENDPOINT"], "K8S_RESOURCE": "routes"}
+    service = Service(load(None, environ, account=account).config)
+    await service.start()
+    try:
+        place.put("before")
+        await logged(caplog, "Kind: Route; Name: before")
+        (account / "token").write_text("another-token")
+        place.cluster.rotate_token("another-token")
+        place.cluster.cut()
+        place.put("after")
+        await logged(caplog, "Kind: Route; Name: after")
+    finally:
+        await service.stop()
+    assert {one.token for one in place.cluster.asked("watch")} == {TOKEN, "another-token"}
+
+
+async def logged(caplog: pytest.LogCaptureFixture, text: str) -> None:
+    async with asyncio.timeout(SECONDS):
+        while text not in caplog.messages:
+            await asyncio.sleep(0.05)
 
 
 async def test_levels_are_kept_and_debug_shows_no_token(place: Place) -> None:
