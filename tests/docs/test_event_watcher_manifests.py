@@ -1,4 +1,4 @@
-"""deploy/event-watcher: the account may do what its plugins need and no more; the pod is not root and writes where it says."""
+"""deploy/event-watcher: the account may do what its plugins need and no more, the pod is not root; and each setting is described."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import yaml
 
 from vedette.compat.event_watcher import SETTINGS, load
 
-FOLDER = Path(__file__).parents[2] / "deploy" / "event-watcher"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "deploy" / "event-watcher"
+PAGE = ROOT / "docs" / "howto" / "from-event-watcher.md"
+SAMPLE = ROOT / "examples" / "event-watcher" / "conf" / "config.ini.sample"
 MANIFESTS = sorted(FOLDER.glob("*.yaml"))
 
 
@@ -94,3 +97,19 @@ def test_the_image_runs_the_command_as_a_user_that_is_a_number() -> None:
     assert users
     assert "0" not in users
     assert 'ENTRYPOINT ["event-watcher"]' in text
+
+
+def test_the_page_and_the_sample_have_every_setting_and_no_other() -> None:
+    rows = re.findall(r"^\| `([A-Z0-9_]+)` \|", PAGE.read_text(), re.MULTILINE)
+    assert sorted(name.lower() for name in rows) == sorted(SETTINGS)
+    head = SAMPLE.read_text().partition("[plugin_")[0]
+    assert sorted(re.findall(r"^#?([a-z0-9_]+) = ", head, re.MULTILINE)) == sorted(SETTINGS)
+
+
+def test_the_sample_is_what_the_command_takes(tmp_path: Path) -> None:
+    text = re.sub(r"^#(?=[a-z0-9_]+ = )", "", SAMPLE.read_text(), flags=re.MULTILINE)
+    for name, ini in (("as it is", SAMPLE.read_text()), ("with every key", text)):
+        file = tmp_path / f"{name}.ini"
+        file.write_text(ini)
+        watch = load(file, {}, account=tmp_path)
+        assert [one for one in watch.warnings if "InsecureError" not in one] == []

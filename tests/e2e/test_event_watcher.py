@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import dns.resolver
 import pytest
 
@@ -40,9 +41,12 @@ def handle_event(watcher, event, config, *args, **kwargs):
 """
 RAISES = """
 from pathlib import Path
+from vedette.errors import GiveUp
 
 def handle_event(event):
     name = event["object"]["metadata"]["name"]
+    if name == "hopeless":
+        raise GiveUp("no retry helps")
     if name == "poison" and not Path("fixed").exists():
         raise RuntimeError("not this one")
     return "handled " + name, "WARNING"
@@ -227,6 +231,7 @@ async def test_plugins_see_each_change_once_whatever_the_server_does(place: Plac
 
 async def test_a_plugin_that_raises_stops_neither_the_watch_nor_another_plugin(place: Place) -> None:
     place.plugin("raises", RAISES)
+    place.put("hopeless")
     place.put("poison")
     async with place.watching(WATCHER_PLUGIN="raises,simple") as watcher:
         await watcher.says("RuntimeError: not this one")
@@ -237,6 +242,10 @@ async def test_a_plugin_that_raises_stops_neither_the_watch_nor_another_plugin(p
         assert not watcher.said(r"(handled poison)")
         (place.folder / "fixed").touch()
         await watcher.says("handled poison")
+        (url,) = watcher.said(r"--server (http://127\.0\.0\.1:\d+)$")
+        async with aiohttp.ClientSession() as session, session.get(f"{url}/apis/vedette.dev/v1/deadletters") as answer:
+            (letter,) = (await answer.json())["items"]
+        assert (letter["status"]["handler"], "no retry helps" in str(letter["status"])) == ("raises", True)
 
 
 async def test_after_a_restart_only_news_is_told_where_there_is_a_data_dir(place: Place) -> None:
@@ -254,6 +263,10 @@ async def test_after_a_restart_only_news_is_told_where_there_is_a_data_dir(place
     place.remove("gone")
     async with place.watching(**environ) as watcher:
         await watcher.says("said DELETED gone")
+    assert not watcher.said("said (ADDED)")
+    async with place.watching(**environ | {"WATCHER_PLUGIN": "records,simple"}) as watcher:
+        await watcher.says("(plugin_simple) Kind: Route; Name: a")
+        await watcher.says("(plugin_simple) Kind: Route; Name: b")
     assert not watcher.said("said (ADDED)")
     async with place.watching(WATCHER_PLUGIN="records") as watcher:
         await watcher.says("after a restart plugins are called again")

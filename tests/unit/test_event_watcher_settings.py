@@ -243,6 +243,11 @@ def test_group_and_version_are_those_of_the_url_that_was(tmp_path: Path, environ
     assert (watched.resource, watched.namespace) == (resource, "event-watcher")
 
 
+def test_plugins_know_the_namespace_also_where_all_are_watched(tmp_path: Path) -> None:
+    watch = loaded({**SEED, "K8S_NAMESPACED": "False"}, tmp_path=tmp_path)
+    assert (source(watch).resources[0].namespace, handler(watch).k8s_namespace) == ("", "event-watcher")
+
+
 def test_a_ca_that_is_not_there_is_a_warning_and_certificates_are_verified_all_the_same(tmp_path: Path) -> None:
     for environ in ({}, {"K8S_CA": "/nonexistent/ca.crt"}):
         watch = loaded({**SEED, **environ}, tmp_path=tmp_path)

@@ -104,7 +104,7 @@ def load(file: Path | None, environ: Mapping[str, str], *, beside: Path | None =
     secrets = _Secrets()
     k8s = {
         "k8s_endpoint": endpoint,
-        "k8s_namespace": followed.namespace or _in_pod(account / "namespace"),
+        "k8s_namespace": followed.namespace or said.get("k8s_namespace") or _in_pod(account / "namespace"),
         "k8s_token": secrets.mark(token),
         "k8s_token_file": token_file,
         "k8s_ca": ca,
