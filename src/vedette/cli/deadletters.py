@@ -161,7 +161,7 @@ async def _show(reach: Reach, id_: str, output: Form) -> None:
         ("next", one.next_step),
     ):
         typer.echo(f"{typer.style(f'{name:<10}', bold=True)}{plain(text)}")
-    if one.event is not None:
+    if one.event != msgspec.Raw(b"null"):
         typer.secho("event", bold=True)
         for line in as_json(one.event).splitlines():
             typer.echo(f"  {plain(line)}")

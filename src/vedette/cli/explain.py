@@ -92,13 +92,16 @@ def _handler(one: HandlerSays, width: int, gone: bool, now: float) -> Iterator[s
     for about in one.about:
         if not any(verdict.parts for verdict in about.on):
             continue
+        margin = "    "
         if len(one.about) > 1:
             what = "the notification" if about.of == "notification" else f"{about.verb} {object_of(about.of)}"
-            yield f"    {_mark(about.matched)} {plain(what)}"
-        for number, verdict in enumerate(about.on):
-            if number and verdict.parts:
-                yield "    or"
-            yield from (f"    {line}" for part in verdict.parts for line in _part(part))
+            yield f"{margin}{_mark(about.matched)} {plain(what)}"
+            margin += "  "
+        some = [verdict.parts for verdict in about.on if verdict.parts]
+        for number, parts in enumerate(some):
+            if number:
+                yield f"{margin}or"
+            yield from (f"{margin}{_part(part)}" for part in parts)
     for delivery in one.deliveries:
         yield f"    → {plain(_delivery(delivery, now))}"
 
@@ -113,9 +116,9 @@ def _mark(good: bool) -> str:
     return typer.style("✓", fg=GREEN) if good else typer.style("✗", fg=RED)
 
 
-def _part(part: Part) -> Iterator[str]:
+def _part(part: Part) -> str:
     detail = f"   ({part.detail})" if part.detail else ""
-    yield f"{_mark(part.verdict is True)} {plain(part.text)}{typer.style(plain(detail), dim=True)}"
+    return f"{_mark(part.verdict is True)} {plain(part.text)}{typer.style(plain(detail), dim=True)}"
 
 
 def _delivery(one: DeliveryNow, now: float) -> str:

@@ -341,8 +341,8 @@ class Letter(msgspec.Struct, frozen=True, rename="camel"):
     first_at: str | None = None
     failed_at: str | None = None
     idempotency_key: str = ""
-    event: msgspec.Raw | None = None
-    """JSON of the event that it keeps; None in a list, and when it is lost."""
+    event: msgspec.Raw = msgspec.Raw(b"null")
+    """JSON of the event that it keeps; `null` in a list, and when it is lost."""
 
 
 class Letters(msgspec.Struct, frozen=True):
@@ -946,8 +946,9 @@ class VedetteClient:
 
     def _no_error(self, raw: bytes) -> bytes:
         """The line, unless it is the ERROR that ends an answer which has begun."""
-        if raw.startswith(b'{"type":"ERROR"'):
-            _raise(msgspec.json.decode(self._with(_line, raw).object, type=_Status))
+        line = self._with(_line, raw)
+        if line.type == "ERROR":
+            _raise(msgspec.json.decode(line.object, type=_Status))
         return raw
 
     @asynccontextmanager
