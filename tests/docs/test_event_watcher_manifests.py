@@ -1,4 +1,4 @@
-"""deploy/event-watcher: the account may do what its plugins need and no more, the pod is not root; and each setting is described."""
+"""deploy/event-watcher: the account may do what its plugins need and no more, the pod is not root; each setting is described."""
 
 from __future__ import annotations
 

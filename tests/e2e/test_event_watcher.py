@@ -200,6 +200,13 @@ async def test_routes_of_an_old_openshift_are_found_in_oapi(place: Place) -> Non
         await watcher.says("Kind: Route; Name: web")
 
 
+async def test_all_namespaces_are_watched_where_none_is_wanted(place: Place) -> None:
+    place.put("elsewhere", namespace="other")
+    async with place.watching(K8S_NAMESPACED="False", K8S_NAMESPACE="") as watcher:
+        await watcher.says("Kind: Route; Name: elsewhere")
+    assert {one.path for one in place.cluster.asked("watch")} == {"/apis/route.openshift.io/v1/routes"}
+
+
 async def test_plugins_see_each_change_once_whatever_the_server_does(place: Place) -> None:
     place.plugin("records", RECORDS)
     expected = [f"ADDED a {place.put('a')}", f"ADDED b {place.put('b')}"]

@@ -251,6 +251,31 @@ def test_no_message_and_no_record_holds_a_secret() -> None:
     assert record.getMessage() == "header Bearer ***"
 
 
+class Stubborn(Exception):
+    """Whose text is not made of its arguments."""
+
+    def __str__(self) -> str:
+        return "refused sha256~token"
+
+
+@pytest.mark.parametrize(
+    ("why", "type_"),
+    [(ValueError("a sha256~token"), ValueError), (TryLater("b sha256~token"), TryLater), (Stubborn(), RuntimeError)],
+)
+def test_no_error_holds_a_secret(why: Exception, type_: type[Exception], caplog: pytest.LogCaptureFixture) -> None:
+    def handle_event(event: Any) -> Any:
+        raise why
+
+    plugin = Plugin(handle_event, OPTIONS)
+    with pytest.raises(type_, match=r"\*\*\*") as caught:
+        plugin.call({"event": EVENT, "old": None})
+    assert "sha256" not in str(caught.value)
+    error = RuntimeError("sha256~token")
+    record = logging.LogRecord("x", logging.WARNING, "", 0, "a call raised", None, (RuntimeError, error, None))
+    plugin.mask_record(record)
+    assert logging.Formatter().format(record) == "a call raised\nRuntimeError: ***"
+
+
 def test_a_tokens_file_is_read_each_time(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("one\n")

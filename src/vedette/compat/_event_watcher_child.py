@@ -5,8 +5,8 @@ plugin is called in the form that it has, `handle_event(event)` or `handle_event
 parameter `old` is given the object as it was before. Out: `{"message": …, "level": …}` of what it gave.
 
 It is found in the operator's folders, else where Python finds modules (PYTHONPATH, installed packages), else among the shipped
-ones (event_watcher_plugins/). The token, and what the plugin's settings call a password, appears in no message and no log record
-of it.
+ones (event_watcher_plugins/). The token, and what the plugin's settings call a password, appears in no message, no error
+and no log record of it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import inspect
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -127,7 +128,14 @@ class Plugin:
         """What the plugin says; raises what it raises."""
         more = {"old": message["old"]} if self._old else {}
         event = message["event"]
-        gave = self._handle(self._watcher, event, self._config, **more) if self._three else self._handle(event, **more)
+        try:
+            gave = self._handle(self._watcher, event, self._config, **more) if self._three else self._handle(event, **more)
+        except Exception as why:
+            # It goes to the log, and may be kept in a dead letter.
+            why.args = tuple(self.mask(one) if isinstance(one, str) else one for one in why.args)
+            if self.mask(str(why)) == str(why):
+                raise
+            raise RuntimeError(self.mask(f"{type(why).__name__}: {why}")) from None
         text, level = said(gave)
         return {"message": self.mask(text)[:LONGEST].encode(errors="replace").decode(), "level": level}
 
@@ -144,6 +152,8 @@ class Plugin:
         masked = self.mask(text)
         if masked != text:
             record.msg, record.args = masked, None
+        if record.exc_info and record.exc_info[1] is not None:
+            record.exc_text = self.mask("".join(traceback.format_exception(record.exc_info[1])).rstrip())
         return True
 
 
