@@ -246,7 +246,7 @@ async def test_the_status_has_the_handlers_and_a_target_that_is_down_leaves_the_
 
 
 async def test_a_handler_that_is_not_configured_any_more_is_let_go_of_by_hand(tmp_path: Path) -> None:
-    data = {"data_dir": str(tmp_path / "store")}
+    data: dict[str, Any] = {"data_dir": str(tmp_path / "store")}
     async with placed(tmp_path, **data) as place:
         place.broken()
         await place.port(uuid_of(1))

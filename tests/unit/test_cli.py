@@ -25,7 +25,7 @@ from vedette.testing.tls import Authority
 
 COMMANDS = (
     "serve", "demo", "watch", "get", "events", "resync", "status", "kubeconfig", "token", "check-config", "doctor",
-    "not-understood", "version",
+    "not-understood", "replay", "explain", "version",
 )  # fmt: skip
 CLEAN = {
     "VEDETTE_URL": None, "VEDETTE_TOKEN": None, "OS_TOKEN": None, "OS_CLOUD": None, "OS_AUTH_URL": None, "VEDETTE_CONFIG": None,
