@@ -364,7 +364,7 @@ class World:
         assert [d for d in rows if d.outcome == "pending"] == []
         for rule in self.dispatch._rules:
             books = self.books[rule.name]
-            assert books.wrong == [], rule.name
+            assert books.wrong == [], f"{rule.name}: {books.wrong[:3]}"
             mine = {(d.revision, d.number): d for d in rows if d.handler == rule.name}
             wanted = self.wanted(rule)
             every = {place for places in wanted.values() for place in places}
@@ -390,8 +390,8 @@ class World:
     def _empty(self, name: str) -> None:
         assert self.dispatch is not None
         line = self.dispatch._lines[name]
-        assert (line.pending, line.with_event, line.runners) == (0, 0, 0)
-        assert not (line.subjects or line.ready or line.memory or line.coalescing)
+        assert (line.pending, line.runners, self.dispatch._held_bytes) == (0, 0, 0)
+        assert [*line.subjects, *line.ready, *line.memory, *line.coalescing] == []
 
     async def _letters(self) -> set[str]:
         page = await self.store.objects(Selection(EVERYTHING, group=VEDETTE, kind="DeadLetter"), limit=100_000)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 
 import msgspec
 
@@ -30,6 +31,7 @@ class Cause(msgspec.Struct, frozen=True):
     """1: a reaction to an event that nobody of ours caused."""
 
 
+@lru_cache(maxsize=10_000)
 def named(handler: str) -> bytes:
     return hashlib.blake2b(handler.encode(), digest_size=6).digest()
 

@@ -24,7 +24,7 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from typing import Any
 
@@ -35,7 +35,7 @@ from vedette.engine.cause import cause_of
 from vedette.engine.conditions import View
 from vedette.engine.explain import explained
 from vedette.engine.letters import letter_id
-from vedette.engine.line import MOST_DEAD, MOST_DELAY, OPENS_AT, WITH_EVENT, Context, Job, Line, Rule, event_of
+from vedette.engine.line import MOST_DEAD, MOST_DELAY, OPENS_AT, Context, Job, Line, Rule, event_of
 from vedette.engine.matching import Index, Names, subject_of
 from vedette.engine.windows import Call, Groups, Hold, Place, Suppress, group
 from vedette.errors import (
@@ -72,10 +72,13 @@ log = logging.getLogger("vedette.engine.dispatch")
 
 SLICE = 50
 """Entries sorted before somebody else gets a turn: 10 to 40 µs each."""
+TURN = 0.002
+"""Seconds of calls that wait for nothing before somebody else gets a turn."""
 READ = 200
 """Entries read from the log at a time."""
 KEPT_BYTES = 64 * 1024 * 1024
-"""Entries that were just appended and wait to be sorted; beyond it they are read from the log."""
+"""Entries that were just appended and wait to be sorted; beyond it they are read from the log. And as much of those that wait
+to be handled: the others are read when it is their turn."""
 UNWRITTEN = 5_000
 """Works that wait to be written before sorting waits for them."""
 EARLY = 1e-6
@@ -111,11 +114,13 @@ class Dispatch:
         self._names = Names(kinds)
         self.ready = asyncio.Event()
         """Set while what was owed is loaded and new entries are followed."""
-        self._outcomes = telemetry.counter("handler_deliveries_total", "Deliveries by how they ended", "handler", "outcome")
-        self._attempts = telemetry.counter("handler_attempts_total", "Calls of a handler", "handler", "result")
-        self._seconds = telemetry.histogram(
-            "handler_seconds", "How long a call took", "handler", buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 30)
+        # Looked up once for each handler and word: the client's own look-up takes as long as a whole call's other accounts.
+        self._outcomes = cache(
+            telemetry.counter("handler_deliveries_total", "Deliveries by how they ended", "handler", "outcome").labels
         )
+        self._attempts = cache(telemetry.counter("handler_attempts_total", "Calls of a handler", "handler", "result").labels)
+        buckets = (0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 30)
+        self._seconds = cache(telemetry.histogram("handler_seconds", "How long a call took", "handler", buckets=buckets).labels)
         self._let_go = telemetry.counter("handler_window_groups_let_go_total", "Groups beyond max_groups", "handler")
         for name, sentence, value in (
             ("handler_pending", "Deliveries that wait or are being made", lambda line: line.pending),
@@ -139,6 +144,8 @@ class Dispatch:
         """Up to where the live ones were sorted."""
         self._heard: deque[Appended] = deque()
         self._heard_bytes = 0
+        self._held_bytes = 0
+        """Of the entries that jobs hold, one of several handlers counted several times."""
         self._heard_from = 0
         """What was heard is complete above this."""
         self._news = asyncio.Event()
@@ -397,9 +404,10 @@ class Dispatch:
             delivery = self._coalesced(line, delivery, works)
         works.append(PutDelivery(delivery))
         line.pending += 1
-        keep = line.with_event < WITH_EVENT
-        line.with_event += keep
-        job = Job(delivery, appended if keep else None)
+        job = Job(delivery, None)
+        if self._held_bytes < KEPT_BYTES:
+            job.appended = appended
+            self._held_bytes += _weight(appended)
         if line.rule.coalesce and delivery.subject:
             line.coalescing[delivery.subject] = job
         jobs.append((line, job))
@@ -467,7 +475,7 @@ class Dispatch:
         self._look_when_idle(line)
 
     def _suppressed(self, delivery: Delivery, why: str) -> Delivery:
-        self._outcomes.labels(delivery.handler, "suppressed").inc()
+        self._outcomes(delivery.handler, "suppressed").inc()
         return msgspec.structs.replace(delivery, outcome="suppressed", at=self._clock.now_us(), detail=why)
 
     def _guarded(self, line: Line, appended: Appended) -> str:
@@ -492,7 +500,7 @@ class Dispatch:
             was = waiting.delivery
             detail = f"coalesced: {delivery.revision} stands for it"
             works.append(Settle(was.handler, was.revision, was.number, "coalesced", 0, now, detail))
-            self._outcomes.labels(was.handler, "coalesced").inc()
+            self._outcomes(was.handler, "coalesced").inc()
             waiting.delivery = msgspec.structs.replace(was, outcome="coalesced")
             due = was.next_at
         return msgspec.structs.replace(delivery, next_at=due)
@@ -620,13 +628,16 @@ class Dispatch:
 
     def _left(self, line: Line, job: Job) -> None:
         line.pending -= 1
-        if job.appended is not None:
-            line.with_event -= 1
-            job.appended = None
+        self._let_entry_go(job)
         if line.coalescing.get(job.delivery.subject) is job:
             del line.coalescing[job.delivery.subject]
         if not line.room.is_set() and line.pending <= line.rule.max_pending // 2:
             line.room.set()
+
+    def _let_entry_go(self, job: Job) -> None:
+        if job.appended is not None:
+            self._held_bytes -= _weight(job.appended)
+            job.appended = None
 
     def _pump(self, line: Line) -> None:
         """Start as many runners as there is work and leave for."""
@@ -637,9 +648,13 @@ class Dispatch:
     async def _serve(self, line: Line, job: Job) -> None:
         """Make one, and what else is ready, until there is nothing or it may not."""
         try:
+            begun = time.perf_counter()
             await self._make(line, job)
             while self._tasks is not None and line.ready and self._may(line):
                 await self._make(line, line.ready.popleft())
+                if time.perf_counter() - begun > TURN:  # handlers that wait for nothing
+                    await asyncio.sleep(0)
+                    begun = time.perf_counter()
         finally:
             line.runners -= 1
             if self._stopping and not line.runners:
@@ -702,11 +717,11 @@ class Dispatch:
             async with asyncio.timeout(None if rule.counts_itself else rule.timeout) as limit:
                 said = await self._call(rule, event, context)
         except GiveUp as why:
-            self._attempts.labels(rule.name, "gave up").inc()
+            self._attempts(rule.name, "gave up").inc()
             line.circuit.close()  # somebody was there to say so
             self._die(line, job, _text(why), event)
         except TargetUnavailable as why:
-            self._attempts.labels(rule.name, "target unavailable").inc()
+            self._attempts(rule.name, "target unavailable").inc()
             self._open(line, _text(why), why.delay)
             line.ready.append(job)
         except TryLater as why:
@@ -722,14 +737,14 @@ class Dispatch:
         except Exception as why:  # noqa: BLE001 - a plug may raise anything: that is a failed attempt
             self._failed(line, job, event, _text(why), 0.0, counts=True)
         else:
-            self._attempts.labels(rule.name, "done").inc()
+            self._attempts(rule.name, "done").inc()
             if line.circuit.opened:
                 log.info("a handler's target answers again", extra=kv(handler=rule.name))
                 line.changed = True
             line.circuit.close()
             self._done(line, job, "" if said is None else _clean(str(said)), context)
             self._pump(line)
-        self._seconds.labels(rule.name).observe(time.perf_counter() - began)
+        self._seconds(rule.name).observe(time.perf_counter() - began)
 
     async def _call(self, rule: Rule, event: Event, context: Context) -> str | None:
         if self._tracer is None:
@@ -751,7 +766,7 @@ class Dispatch:
         for name, value in context.remembered.items():
             line.memory[name] = value
             works.append(PutState(d.handler, "memory", name, value))
-        self._outcomes.labels(d.handler, "done").inc()
+        self._outcomes(d.handler, "done").inc()
 
         def durable() -> None:
             for name, value in context.remembered.items():
@@ -764,7 +779,7 @@ class Dispatch:
     def _failed(self, line: Line, job: Job, event: Event, why: str, delay: float, *, counts: bool) -> None:
         """A call that didn't succeed: again later, by the schedule; or it was the last."""
         rule, d, now = line.rule, job.delivery, self._clock.now_us()
-        self._attempts.labels(rule.name, "failed").inc()
+        self._attempts(rule.name, "failed").inc()
         line.last_error = why
         circuit = line.circuit
         if circuit.opened:
@@ -787,9 +802,7 @@ class Dispatch:
             d, attempt=attempt, next_at=now + round(wait * 1_000_000), at=now, first_at=first_at, detail=why,
             event=d.event or msgspec.json.encode(event),
         )  # fmt: skip
-        if job.appended is not None:
-            line.with_event -= 1
-            job.appended = None
+        self._let_entry_go(job)
         log.warning(
             "a call failed, trying again",
             extra=kv(handler=rule.name, event=d.idempotency_key, attempt=attempt, in_seconds=round(wait, 1), why=why),
@@ -818,7 +831,7 @@ class Dispatch:
         log.error("a dead letter", extra=kv(handler=d.handler, event=d.idempotency_key, attempts=dead.attempt, why=why))
         self._count_dead(line)
         line.last_error = why
-        self._outcomes.labels(d.handler, "dead").inc()
+        self._outcomes(d.handler, "dead").inc()
         self._queue([PutDelivery(dead)], [letters.appeared(self._clock.now_us(), dead, event)], lambda: self._release(line, job))
 
     def _count_dead(self, line: Line) -> None:
@@ -999,7 +1012,7 @@ class Dispatch:
                 return None
             now = self._clock.now_us()
             detail = _clean(f"discarded by {who}: {row.detail}")
-            self._outcomes.labels(row.handler, "discarded").inc()
+            self._outcomes(row.handler, "discarded").inc()
             line = self._lines.get(row.handler)
             if line is not None:
                 line.dead -= 1

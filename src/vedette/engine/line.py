@@ -19,8 +19,6 @@ from vedette.engine.matching import Index, Match, Names, key_of
 from vedette.model.delivery import Delivery
 from vedette.ports import Appended, Event, Handler, Store
 
-WITH_EVENT = 2_000
-"""Deliveries of a handler that keep their entry in memory; the others read theirs when it is their turn."""
 MOST_DEAD = 10_000
 """Dead letters of a handler at which it pauses: something is wrong that no retry will mend."""
 OPENS_AT = 5
@@ -118,7 +116,6 @@ class Line:
         self.position = 0
         self.live = False
         self.pending = 0
-        self.with_event = 0
         self.subjects: dict[str, deque[Job]] = {}
         self.ready: deque[Job] = deque()
         self.runners = 0

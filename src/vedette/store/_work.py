@@ -27,10 +27,11 @@ from vedette.model.delivery import (
 )
 
 _COLUMNS = "handler, revision, number, subject, change, outcome, attempt, next_at, at, first_at, detail, event, replay"
-_PUT = f"INSERT OR REPLACE INTO deliveries ({_COLUMNS}) VALUES ({', '.join('?' * 13)})"
+_PUT = f"INSERT OR REPLACE INTO deliveries ({_COLUMNS})"
 _SETTLE = (
-    "UPDATE deliveries SET outcome = ?1, attempt = ?2, at = ?3, detail = ?4, "
-    "event = CASE WHEN ?1 = 'dead' THEN event ELSE x'' END WHERE revision = ?5 AND handler = ?6 AND number = ?7"
+    "UPDATE deliveries SET outcome = s.column1, attempt = s.column2, at = s.column3, detail = s.column4, "
+    "event = CASE WHEN s.column1 = 'dead' THEN event ELSE x'' END FROM (VALUES {}) AS s "
+    "WHERE deliveries.revision = s.column5 AND deliveries.handler = s.column6 AND deliveries.number = s.column7"
 )
 _UNSETTLED = ("pending", "dead")
 
@@ -39,13 +40,35 @@ def write(db: sqlite3.Connection, works: Sequence[Work]) -> None:
     """Do it, in order; runs of one sort in one go. Inside the caller's transaction."""
     for sort, run in groupby(works, key=type):
         if sort is PutDelivery:
-            db.executemany(_PUT, [_row(one.delivery) for one in run])  # type: ignore[union-attr]
+            insert(db, _PUT, [_row(one.delivery) for one in run])  # type: ignore[union-attr]
         elif sort is Settle:
             rows = [(s.outcome, s.attempt, s.at, s.detail, s.revision, s.handler, s.number) for s in _settles(run)]
-            db.executemany(_SETTLE, rows)
+            many(db, _SETTLE, rows)
         else:
             for one in run:
                 _write_one(db, one)
+
+
+def insert(db: sqlite3.Connection, into: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """All of them; see `many`."""
+    many(db, f"{into} VALUES {{}}", rows)
+
+
+ROWS = 50
+"""Rows a statement: 650 values at the most, and a remainder that is not worth a statement of its own."""
+
+
+def many(db: sqlite3.Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Many rows by few statements; `{}` is where they go, and what a row names may be in it once only. Python gives up its lock
+    for each step of a statement and has to queue for it again: row by row, a busy event loop would be waited for a thousand
+    times a batch."""
+    if not rows:
+        return
+    row = f"({', '.join('?' * len(rows[0]))})"
+    whole = len(rows) // ROWS * ROWS
+    for start in range(0, whole, ROWS):
+        db.execute(statement.format(", ".join([row] * ROWS)), [value for one in rows[start : start + ROWS] for value in one])
+    db.executemany(statement.format(row), rows[whole:])
 
 
 def _settles(run: Iterable[Work]) -> Iterable[Settle]:

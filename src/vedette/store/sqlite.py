@@ -795,11 +795,11 @@ class _Writer:
             _work.write(self._db, owed)
         if appended:
             db = self._db
-            _insert(db, "INSERT INTO entries", entry_rows)
-            _insert(db, "INSERT OR REPLACE INTO seen", seen_rows)
-            _insert(db, "INSERT INTO changes", change_rows)
+            _work.insert(db, "INSERT INTO entries", entry_rows)
+            _work.insert(db, "INSERT OR REPLACE INTO seen", seen_rows)
+            _work.insert(db, "INSERT INTO changes", change_rows)
             # Once per object, however often the batch touched it.
-            _insert(db, "INSERT OR REPLACE INTO objects", [_object_row(key, placed) for key, placed in touched.items()])
+            _work.insert(db, "INSERT OR REPLACE INTO objects", [_object_row(key, placed) for key, placed in touched.items()])
             places = [(self.head, "head"), (self._last_at, "last_at"), (self._seq, "seq")]
             db.executemany("UPDATE meta SET value = ? WHERE name = ?", places)
             db.execute("UPDATE meta SET value = value + ? WHERE name = 'entries'", (len(appended),))
@@ -848,23 +848,6 @@ class _Writer:
                 raise sqlite3.DatabaseError(f"what is stored of {key.kind} {key.id} can't be read: {why}") from why
         return placed.held if placed is not None else None
 
-
-def _insert(db: sqlite3.Connection, into: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Many rows by few statements. Python gives up its lock for each step of a statement and has to queue for it again:
-    row by row, a busy event loop would be waited for a thousand times a batch."""
-    if not rows:
-        return
-    row = f"({', '.join('?' * len(rows[0]))})"
-    whole = len(rows) // ROWS * ROWS
-    if whole:
-        many = f"{into} VALUES {', '.join([row] * ROWS)}"
-        for start in range(0, whole, ROWS):
-            db.execute(many, [value for one in rows[start : start + ROWS] for value in one])
-    db.executemany(f"{into} VALUES {row}", rows[whole:])
-
-
-ROWS = 50
-"""Rows a statement: 650 values at the most, and a remainder that is not worth a statement of its own."""
 
 _OBJECT = (
     "SELECT o.seq, o.revision, o.as_of, o.version, o.deleted, o.scoped_at, o.project, o.shared, o.owner, "
