@@ -66,6 +66,8 @@ class State(NamedTuple):
 
     version: str
     obj: Any
+    last: Any = None
+    """Of a deletion: what came with it, if that was another state still."""
 
 
 class Life:
@@ -236,7 +238,7 @@ def hold(told: Sequence[Told], states: Mapping[str, Sequence[State]]) -> int:
                 assert present is not None, f"{name} was deleted and not there"
                 end = next((n for n in range(at + 1, len(history)) if history[n].obj is None), None)
                 assert end is not None, f"{name} was told to be deleted, and never was after {history[at]}"
-                assert one.obj in [state.obj for state in history[at:end]], (name, one, history[at:end])
+                assert one.obj in [history[end].last, *(state.obj for state in history[at:end])], (name, one, history[at:end])
                 merged += end - at - 1
                 at, present = end, None
                 continue
@@ -247,7 +249,7 @@ def hold(told: Sequence[Told], states: Mapping[str, Sequence[State]]) -> int:
             assert (present is None) == (one.type == "ADDED"), (one, present)
             if present is not None:
                 between = [state.version for state in history[at:there] if state.obj is None]
-                assert not between, f"{name} was deleted at {between}, and told to be modified"
+                assert not between, f"{name} was deleted at {between}, and told to be modified: {of[name]}, {history}"
                 assert present != one.obj, f"{name} was told to be modified and was not: {one}"
             merged += there - at - 1
             at, present = there, one.obj

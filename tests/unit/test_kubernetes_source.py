@@ -561,6 +561,24 @@ async def test_an_odd_object_in_a_list_is_set_aside_once_and_holds_nothing_up(st
         assert b"hunter2" not in bytes(entries[0].entry.notice.payload)
 
 
+async def test_what_a_list_brought_before_it_broke_off_is_not_lost() -> None:
+    async with rigged(started=False, page=1) as (rig, [routes]):
+        rig.cluster.streaming = "refused"
+        old = rig.cluster.put(routes, "a/one", host("1"))
+        rig.cluster.put(routes, "a/two", host("1"))
+        rig.start()
+        await rig.ready()
+        rig.cluster.remove(routes, "a/one")
+        new = rig.cluster.put(routes, "a/one", host("2"))
+        rig.cluster.fail(500, verb="list", after=1)
+        await rig.cluster.restart()
+        await rig.equal(routes, step=1)
+        assert not rig.cluster.faults
+        told = [entry.notice.id.split("/")[::2] for entry in rig.offered if isinstance(entry, NewEntry)]
+        assert [old["metadata"]["uid"], "deleted"] in told
+        assert [new["metadata"]["uid"], "added"] in told
+
+
 # --- starting anew
 
 

@@ -576,10 +576,12 @@ class Reflector:
                         except NotUnderstood as why:
                             await out.add([self._puzzle(str(why), raw)])  # the others are news all the same
                 break
-            except Expired:
-                if not limit or not head:
+            except VedetteError as why:
+                # What was listed is known from here on, so it has to be offered, however the list ends.
+                await out.flush()
+                if not isinstance(why, Expired) or not limit or not head:
                     raise
-                # A page came too late. What was listed is offered; all in one answer can't come too late.
+                # A page came too late; all in one answer can't come too late.
                 limit = 0
                 start = _Start()
         await self._complete(out, start, head)

@@ -77,6 +77,8 @@ class Fault(msgspec.Struct):
     plain: bool
     event: JsonObject | None
     """For a watch: 200, then this one line, then a clean end."""
+    after: int = 0
+    """So many matching requests are answered before."""
 
 
 class _Event(msgspec.Struct, frozen=True):
@@ -353,10 +355,11 @@ class FakeKubernetes:
         reason: str = "",
         retry_after: int | None = None,
         plain: bool = False,
+        after: int = 0,
     ) -> None:
         """The next `times` requests of this verb and path (patterns) are answered with `status`; 0: reset, -1: never answered.
-        `plain`: with a text instead of a Status."""
-        self.faults.append(Fault(verb, path, status, message, reason, retry_after, times, plain, None))
+        `plain`: with a text instead of a Status. `after`: so many are answered as ever before."""
+        self.faults.append(Fault(verb, path, status, message, reason, retry_after, times, plain, None, after))
 
     def fail_watch(self, status: JsonObject, *, path: str = "*", times: int = 1) -> None:
         """The next watches are answered with 200, an ERROR event with this Status, and a clean end."""
@@ -400,6 +403,9 @@ class FakeKubernetes:
     async def _hurt(self, request: web.Request, verb: str, path: str) -> None:
         for fault in list(self.faults):
             if not fnmatchcase(verb, fault.verb) or not fnmatchcase(path, fault.path):
+                continue
+            if fault.after:
+                fault.after -= 1
                 continue
             fault.times -= 1
             if fault.times <= 0:
