@@ -223,6 +223,36 @@ async def test_a_replay_tells_every_match_and_delivers_it_with_the_key_that_it_h
     assert place.seen == [f"table/{first}", f"table/{second}", f"table/{first}"]
 
 
+async def test_a_replay_settles_the_dead_letters_of_its_part_of_the_log(place: Place) -> None:
+    place.broken()
+    first, second = [await place.port(uuid_of(number)) for number in range(2)]
+    assert (await place.until_settled())["deadLetters"] == 2
+    place.broken(False)
+    code, out, err = await place.cli("replay", "table", "--from", str(first), "--to", str(first))
+    assert (code, out, err) == (0, "", "1 event of the log will be delivered to table again (vedette handlers).\n")
+    assert (await place.until_settled())["deadLetters"] == 1
+    assert await place.ask.names(LETTERS) == [f"table.{second}"]
+    assert place.seen == [f"table/{first}"]
+
+
+async def test_the_event_of_a_letter_may_be_explained_when_the_log_has_lost_it(place: Place) -> None:
+    place.broken()
+    revision = await place.port(uuid_of(1))
+    await place.until_settled()
+    await place.port(uuid_of(1), "update")
+    await place.until_settled()
+    store = place.service.store
+    assert store is not None
+    await store.retain(horizon=place.service.clock.now_us() + 1)
+    await place.ask.status(f"/v1/explain/{revision}", 410)
+    told = await place.ask.json(f"/v1/explain/table.{revision}")
+    assert told["gone"].startswith(f"revision {revision} is not in the log any more")
+    assert [one["outcome"] for one in told["handlers"][0]["deliveries"]] == ["dead"]
+    code, out, _ = await place.cli("explain", f"table.{revision}")
+    assert code == 0
+    assert f"what the dead letter kept of it: vedette deadletters show table.{revision}" in out
+
+
 async def test_explain_tells_of_every_handler(place: Place) -> None:
     revision = await place.port(uuid_of(1))
     await place.until_settled()

@@ -111,7 +111,7 @@ async def _told(needs: Needs, request: web.Request, matches: AsyncIterator[Match
     await response.prepare(request)
     count, upto = 0, 0
     try:
-        async with aclosing(closable(matches)) as whole, aclosing(_patiently(whole)) as found:
+        async with aclosing(closable(matches)) as whole, aclosing(patiently(whole)) as found:
             async for match in found:
                 if match is None:
                     await send(needs, response, _line({"type": "waiting", "matched": count, "upTo": str(upto)}))
@@ -126,13 +126,13 @@ async def _told(needs: Needs, request: web.Request, matches: AsyncIterator[Match
     return response
 
 
-async def _patiently(matches: AsyncGenerator[Match, None]) -> AsyncGenerator[Match | None, None]:
-    """The matches, and None whenever there was none for `WAIT_SECONDS`."""
+async def patiently(matches: AsyncGenerator[Match, None], *, seconds: float = WAIT_SECONDS) -> AsyncGenerator[Match | None, None]:
+    """The matches, and None whenever there was none for so many seconds."""
     step: asyncio.Task[Match] | None = None
     try:
         while True:
             step = asyncio.ensure_future(anext(matches))
-            while not (await asyncio.wait([step], timeout=WAIT_SECONDS))[0]:
+            while not (await asyncio.wait([step], timeout=seconds))[0]:
                 yield None
             try:
                 found = step.result()
