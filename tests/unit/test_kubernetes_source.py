@@ -582,6 +582,32 @@ async def test_what_a_list_brought_before_it_broke_off_is_not_lost() -> None:
 # --- starting anew
 
 
+async def test_a_clock_that_was_ahead_hides_no_deletion() -> None:
+    async with rigged() as (rig, [routes]):
+        rig.cluster.put(routes, "a/one", host("1"))
+        rig.cluster.put(routes, "a/two", host("1"))
+        await rig.equal(routes)
+        await rig.stop()
+        rig.clock.step(-3600)
+        rig.cluster.remove(routes, "a/one")
+        await rig.restart()
+        await rig.equal(routes, step=1)
+
+
+async def test_a_lease_that_only_beat_while_we_were_down_is_no_news() -> None:
+    async with rigged(("coordination.k8s.io/v1", "leases", "Lease")) as (rig, [leases]):
+        for name in ("a/one", "a/two"):
+            rig.cluster.put(leases, name, {"spec": {"holderIdentity": "x", "renewTime": "1"}})
+        await rig.equal(leases)
+        await rig.stop()
+        rig.cluster.put(leases, "a/one", {"spec": {"holderIdentity": "x", "renewTime": "2"}})
+        rig.cluster.put(leases, "a/two", {"spec": {"holderIdentity": "y", "renewTime": "2"}})
+        before = len(rig.offered)
+        await rig.restart()
+        await rig.ready(step=1)
+        assert [one.readings[0].id for one in rig.offered[before:] if isinstance(one, NewEntry)] == ["a/two"]
+
+
 async def test_a_restart_offers_nothing_that_the_log_has_and_finds_what_was_deleted_meanwhile() -> None:
     async with rigged() as (rig, [routes]):
         for number in range(30):

@@ -303,6 +303,11 @@ class KubernetesSource:
         self._as_of = max(self.clock.now_us(), self._as_of + 1)
         return self._as_of
 
+    def later_than(self, as_of: int) -> None:
+        """What was read before this start was read earlier, also when the clock was ahead then: else a deletion that shows only
+        in a list would be taken for old news."""
+        self._as_of = max(self._as_of, as_of)
+
     async def keep(self, offer: Offer, batch: Sequence[Notice | NewEntry]) -> None:
         """Offer until it is durable: nothing is read meanwhile, so a full log holds the cluster's stream back."""
         while True:
@@ -532,11 +537,16 @@ class Reflector:
         after: tuple[str, str] | None = None
         while True:
             page = await store.objects(selection, after=after, limit=BATCH)
-            for key, version in page.items:
+            held = await store.held([key for key, _ in page.items])
+            for (key, version), state in zip(page.items, held, strict=True):
                 metadata = metadata_of(version.body)
                 origin = str(_marks(metadata).get(ORIGIN_VERSION, ""))
-                self._known[key.id] = _Known(metadata.uid, origin if same else "", b"", version.project)
+                # (What moved only to say that somebody is alive is no news after a start either.)
+                digest = form.digest(state.fields) if same and state is not None else b""
+                self._known[key.id] = _Known(metadata.uid, origin if same else "", digest, version.project)
                 self._highest = max(self._highest, _number(origin) or 0)
+                if state is not None:
+                    self.source.later_than(state.as_of)
             after = page.after
             if after is None:
                 break
