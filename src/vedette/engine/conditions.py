@@ -11,7 +11,7 @@ outcome; and it is handed only the values that the rest refers to, since handing
 
 Limits: an expression has 4,096 characters, 8 macros (`exists`, `all`, …) nested twice, 16 `+`. A list handed to CEL has 500
 items, a text 64 KiB, all of it 20,000 values: with more, the evaluation fails. What a stranger sends (`filter=`) is held
-tighter.
+tighter: also what all of its words could cost together is bounded, before CEL is asked.
 """
 
 from __future__ import annotations
@@ -44,6 +44,12 @@ MAX_CHARACTERS = 64 * 1024
 """Characters of a text handed to CEL."""
 MAX_VALUES = 20_000
 """Values handed to CEL in all: 100 ms."""
+FILTER_VALUES = 5_000
+"""The same for a stranger: 25 ms."""
+FILTER_WORK = 1_000_000
+"""What a stranger's expression may cost at the worst: each of its words looks at every value that it is handed (and at every 16
+characters of its texts), and inside a macro at what is named there for each item. 50 ms; a filter on a port is at some
+hundreds."""
 MAX_VALUE = 256
 """Characters of an expression's value as text; of a longer one the end is a digest."""
 MAX_DEPTH = 32
@@ -363,7 +369,7 @@ def compile(text: str, *, path: str = "", stranger: bool = False) -> Condition:
     """Read a condition. `path` is where it stands in the configuration; `stranger`: a caller of the API sent it.
 
     Raises ConfigError with the position and a caret under it."""
-    read = _Read(text, path, MAX_FILTER if stranger else MAX_TEXT)
+    read = _Read(text, path, MAX_FILTER if stranger else MAX_TEXT, stranger=stranger)
     read.check()
     if stranger:
         read.check_stranger()
@@ -417,22 +423,30 @@ class _TooMuch(Exception):
 class _Program:
     """What CEL runs. What it refers to is found by us and handed over under names of our own, each value alone."""
 
-    __slots__ = ("_given", "_program")
+    __slots__ = ("_given", "_program", "_repeated", "_words")
 
-    def __init__(self, program: Any, given: dict[str, _Given]) -> None:
+    def __init__(self, program: Any, given: dict[str, _Given], repeated: frozenset[str] = frozenset(), words: int = 0) -> None:
+        """`repeated`: what is looked at inside a macro. `words`: of a stranger's expression, whose cost is bounded by them; 0: it
+        is one of our own operator's."""
         self._program = program
         self._given = given
+        self._repeated = repeated
+        self._words = words
 
     def run(self, view: View) -> tuple[Any, str]:
         """The value, or why there is none."""
         try:
             values: dict[str, Any] = {}
-            count = _Count()
+            count = _Count(FILTER_VALUES if self._words else MAX_VALUES)
             for name, given in self._given.items():
                 value = given.get(view)
                 if value is not _MISSING:  # CEL finds it missing only when it comes to it: it may not need it
+                    before = count.weight
                     count.add(value)
+                    count.repeated += count.weight - before if name in self._repeated else 0
                     values[name] = value
+            if self._words:
+                count.check_work(self._words)
             return self._program.execute(values), ""
         except (KeyboardInterrupt, SystemExit):
             raise
@@ -463,16 +477,37 @@ class _Given(msgspec.Struct, frozen=True):
 class _Count:
     """Keeps what is handed to CEL bounded."""
 
-    __slots__ = ("values",)
+    __slots__ = ("_characters", "_longest", "_most", "repeated", "values")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self.values = 0
+        self.repeated = 0
+        """Of the weight, what is looked at inside a macro."""
+        self._most = most
+        self._characters = 0
+        self._longest = 1
+        """Items of the longest list or map."""
+
+    @property
+    def weight(self) -> int:
+        return self.values + self._characters // 16
+
+    def check_work(self, words: int) -> None:
+        """Raises _TooMuch."""
+        # A list may also stand in the expression itself: it has no more items than that has words.
+        times = max(self._longest, words)
+        if words * (self.weight + times + times * self.repeated) > FILTER_WORK:
+            raise _TooMuch("so long an expression on so much data would take too long")
 
     def add(self, value: Any) -> None:
         """Raises _TooMuch."""
         self.values += 1
-        if self.values > MAX_VALUES:
-            raise _TooMuch(f"more than {MAX_VALUES} values are referred to")
+        if self.values > self._most:
+            raise _TooMuch(f"more than {self._most} values are referred to")
+        if type(value) in (dict, list):
+            self._longest = max(self._longest, len(value))
+        elif type(value) is str:
+            self._characters += len(value)
         if type(value) is dict:
             for item in value.values():
                 self.add(item)
@@ -488,14 +523,22 @@ class _Count:
 class _Conjunct:
     """One of the conditions joined by `&&`."""
 
-    __slots__ = ("_references", "native", "program", "text", "tokens")
+    __slots__ = ("_program", "_read", "_references", "native", "text", "tokens")
 
-    def __init__(self, text: str, tokens: Sequence[_Token], native: _Native | None, program: _Program) -> None:
+    def __init__(self, text: str, tokens: Sequence[_Token], native: _Native | None, read: _Read) -> None:
         self.text = text
         self.tokens = tokens
         self.native = native
-        self.program = program
+        self._read = read
+        self._program: _Program | None = None
         self._references = tuple(dict.fromkeys(_references(tokens)))
+
+    @property
+    def program(self) -> _Program:
+        """Made when it is first asked for: most are decided without, or together."""
+        if self._program is None:
+            self._program = _program(self._read, [self.tokens])
+        return self._program
 
     def verdict(self, view: View) -> tuple[Verdict, str]:
         if self.native is not None:
@@ -668,9 +711,10 @@ _PAIRS = {"(": ")", "[": "]", "{": "}"}
 class _Read:
     """An expression's tokens, and errors that say where."""
 
-    def __init__(self, text: str, path: str, most: int) -> None:
+    def __init__(self, text: str, path: str, most: int, *, stranger: bool = False) -> None:
         self.text = text
         self.path = path
+        self.stranger = stranger
         self._lines = [0, *(found.end() for found in re.finditer("\n", text))]
         if len(text) > most:
             raise ConfigError(f"an expression has at most {most} characters, not {len(text)}", path=path)
@@ -685,8 +729,12 @@ class _Read:
             if found.lastgroup != "space":
                 self.tokens.append(_Token(cast(Any, found.lastgroup), found[0], place))
             place = found.end()
+        self.compiled(text)
+
+    def compiled(self, text: str) -> Any:
+        """CEL's program for the text, or for a piece of it. Raises ConfigError."""
         try:
-            self.program = cel.compile(text)
+            return cel.compile(text)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as why:  # noqa: BLE001 - a panic of the Rust library is no Exception
@@ -918,8 +966,10 @@ def _program(read: _Read, pieces: Sequence[Sequence[_Token]]) -> _Program:
         prefix += "_"
     given: dict[str, _Given] = {}
     names: dict[tuple[str, ...], str] = {}
+    repeated: set[str] = set()
     texts = []
     for tokens in pieces:
+        inside = _inside_macros(tokens)
         text, done = "", tokens[0].start
         for place in range(len(tokens)):
             if tokens[place].start < done:
@@ -929,10 +979,22 @@ def _program(read: _Read, pieces: Sequence[Sequence[_Token]]) -> _Program:
                 what, end, one = found
                 name = names.setdefault(what, f"{prefix}{len(names)}")
                 given[name] = one
+                if place in inside:
+                    repeated.add(name)
                 text += f"{read.text[done : tokens[place].start]}{name} "
                 done = tokens[end - 1].end
         texts.append(text + read.text[done : tokens[-1].end])
-    return _Program(cel.compile("\n&& ".join(texts)), given)
+    words = sum(map(len, pieces)) if read.stranger else 0
+    return _Program(read.compiled("\n&& ".join(texts)), given, frozenset(repeated), words)
+
+
+def _inside_macros(tokens: Sequence[_Token]) -> set[int]:
+    """The places of what is looked at for each item."""
+    found: set[int] = set()
+    for place, token in enumerate(tokens[:-1]):
+        if token.text in _MACROS and tokens[place + 1].text == "(":
+            found.update(range(place + 2, _closing(tokens, place + 1)))
+    return found
 
 
 def _worked_out(tokens: Sequence[_Token], place: int) -> tuple[tuple[str, ...], int, _Given] | None:
@@ -974,4 +1036,4 @@ def _finder(path: Path) -> Callable[[View], Any]:
 
 def _conjunct(read: _Read, tokens: Sequence[_Token]) -> _Conjunct:
     text = " ".join(read.text[tokens[0].start : tokens[-1].end].split())
-    return _Conjunct(text, tokens, _native(tokens), _program(read, [tokens]))
+    return _Conjunct(text, tokens, _native(tokens), read)
