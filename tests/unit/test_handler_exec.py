@@ -155,6 +155,12 @@ async def test_what_a_program_leaves_behind_does_not_hold_the_call(tmp_path: Pat
     await until_gone(int((tmp_path / "pid").read_text()))
 
 
+async def test_arguments_that_are_too_long_for_the_system_are_a_dead_letter(tmp_path: Path) -> None:
+    long = change({"name": "x" * 300_000})
+    with pytest.raises(GiveUp, match="too long for the system"):
+        await run(program(tmp_path, "exit 0"), "{object.status.name}", event=long)
+
+
 async def test_a_flood_of_output_is_read_and_cut(tmp_path: Path) -> None:
     path = program(tmp_path, "head -c 5000000 /dev/zero | tr '\\0' x; echo >&2 end; exit 1")
     with pytest.raises(VedetteError, match="exit code 1: end"):

@@ -353,3 +353,31 @@ def test_what_may_be_sent_in_the_open() -> None:
         {"url": "https://[::1]:80/x?y={key.id}"},
     ):
         build(Options(**options), handler_needs())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"A: " + b"a" * 20_000 + b"\r\n\r\n",
+        b"this is no HTTP at all\r\n\r\n",
+        b"HTTP/1.1 2",
+        b"",
+    ],
+)
+async def test_no_error_tells_what_follows_the_host(said: bytes) -> None:
+    """An address can be a secret as a whole (a chat's incoming webhook), and errors are kept, served and logged."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        origin = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(TryLater) as why:
+            await call(f"{origin}/services/T0/hidden?token=hidden", body="")
+    assert "hidden" not in str(why.value)
+    assert why.value.__cause__ is None

@@ -56,6 +56,15 @@ def test_a_frame_that_says_it_is_too_large_is_refused_before_it_is_there() -> No
         frames_up().feed((MAX_UP + 1).to_bytes(4, "big"))
 
 
+@pytest.mark.parametrize(
+    "inside", [b'{"type":"Done","number":1,"answer":%b}', b'{"type":"Log","level":1,"logger":"","text":"","x":%b}']
+)
+def test_a_frame_that_is_nested_without_end_is_not_understood(inside: bytes) -> None:
+    frame = inside % (b"[" * 30_000 + b"]" * 30_000)
+    with pytest.raises(NotUnderstood):
+        frames_up().feed(len(frame).to_bytes(4, "big") + frame)
+
+
 def test_a_frame_of_the_other_direction_is_not_understood() -> None:
     with pytest.raises(NotUnderstood):
         frames_up().feed(pack(DOWN[1]))

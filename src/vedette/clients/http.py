@@ -68,9 +68,13 @@ class HttpClient:
         except TimeoutError:
             raise TargetUnavailable(f"no answer within {self._timeout:g} s") from None
         except (aiohttp.ClientConnectionError, OSError) as why:
-            raise TargetUnavailable(f"the connection was lost: {str(why) or type(why).__name__}") from None
+            said = getattr(why, "strerror", None) or type(why).__name__
+            raise TargetUnavailable(f"the connection was lost: {said}") from None
+        except aiohttp.ClientResponseError as why:
+            # Not its text: that has the whole address, and a token may be in it.
+            raise TryLater(f"the answer can't be read: {' '.join(why.message.split())[:200] or type(why).__name__}") from None
         except aiohttp.ClientError as why:
-            raise TryLater(f"the answer can't be read: {str(why)[:200] or type(why).__name__}") from None
+            raise TryLater(f"the answer can't be read ({type(why).__name__})") from None
 
     async def close(self) -> None:
         """Close what is open. A later request opens it again."""

@@ -8,6 +8,7 @@ process group are killed.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
@@ -105,6 +106,8 @@ class ExecHandler:
                 start_new_session=True,
             )
         except OSError as why:
+            if why.errno == errno.E2BIG:
+                raise GiveUp(f"{self._program} can't be started: its arguments are too long for the system") from None
             # It was there at the start: the disk, the limit of processes, or somebody is just replacing it.
             raise TryLater(f"{self._program} can't be started: {why.strerror}") from None
         try:

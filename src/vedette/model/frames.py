@@ -162,7 +162,7 @@ class Unpacker(Generic[_Frame]):
                 break
             try:
                 frames.append(self._decode(bytes(rest[at + 4 : at + 4 + size])))
-            except (msgspec.MsgspecError, UnicodeDecodeError) as why:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as why:
                 raise NotUnderstood(f"a frame that is none: {why}") from None
             at += 4 + size
         del rest[:at]
