@@ -156,7 +156,8 @@ class Service:
         hub.on_followed.append(verify.followers_changed)
         rights = Rights(authenticator, clock, self._recheck_seconds)
         authenticator.on_forget.append(rights.look_now)
-        store.follow(lambda appended: _drop_verdicts(authenticator, appended))
+        strangers = frozenset(one.name for one in config.hooks)
+        store.follow(lambda appended: _drop_verdicts(authenticator, appended, strangers))
         _store_metrics(store, telemetry)
         retention = Retention(
             store, Keep(max_age=config.retention.max_age, max_bytes=config.retention.max_bytes), clock, telemetry
@@ -428,10 +429,11 @@ def _default_source(config: Config) -> str:
     return config.sources[0].name if len(config.sources) == 1 else ""
 
 
-def _drop_verdicts(authenticator: Authenticator, appended: Sequence[Appended]) -> None:
-    """Keystone announced that a role, a user or a project changed: whoever is concerned is judged anew."""
+def _drop_verdicts(authenticator: Authenticator, appended: Sequence[Appended], strangers: frozenset[str]) -> None:
+    """Keystone announced that a role, a user or a project changed: whoever is concerned is judged anew. What hooks are sent
+    (`strangers`) is not Keystone's word, whatever it is called: each such event would have Keystone asked for every token."""
     for one in appended:
-        if one.entry.notice.event_type.startswith("identity."):
+        if one.entry.notice.event_type.startswith("identity.") and one.entry.notice.source not in strangers:
             drop_verdicts(authenticator, one.entry.notice)
 
 

@@ -322,6 +322,9 @@ def _gate(needs: Needs, authenticator: Authenticator, path_token: Callable[[web.
             raise Forbidden("this host name is not served (protection against DNS rebinding); use 127.0.0.1 or localhost")
         if hook:
             return await handler(request)  # each has its own token, signature or roles
+        if needs.hosts is not None and request.method not in _SAFE and not _page_may(request.headers, needs):
+            # Where nobody needs a token, a browser would do for any page what its user may do.
+            raise Forbidden("a page of another origin may change nothing here; `cors` names those that may")
         if request.method == "OPTIONS" and "Origin" in request.headers:
             return web.Response(status=204)
         if request.path in OPEN:
@@ -359,6 +362,15 @@ def _cors(needs: Needs, request: web.Request, response: web.StreamResponse) -> N
         if request.method == "OPTIONS":
             response.headers["Access-Control-Allow-Headers"] = "Authorization, X-Auth-Token, Content-Type, Last-Event-ID"
             response.headers["Access-Control-Allow-Methods"] = "GET, POST"
+
+
+_SAFE = ("GET", "HEAD", "OPTIONS")
+
+
+def _page_may(headers: Mapping[str, str], needs: Needs) -> bool:
+    """Browsers say from where a page sends what changes something (a POST, also one without preflight); other clients don't."""
+    origin = headers.get("Origin")
+    return origin is None or origin.partition("://")[2] == headers.get("Host") or origin in needs.cors or "*" in needs.cors
 
 
 def _host_is_ours(headers: CIMultiDictProxy[str] | Mapping[str, str], hosts: frozenset[str]) -> bool:
