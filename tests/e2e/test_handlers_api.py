@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_processes import run
+from cli_processes import run, running
 from serving import SECONDS, Asker, Running, asking, cloud, open_service, uuid_of
 
 HANDLER = """
+import time
 from pathlib import Path
 from vedette.errors import GiveUp
 
 BROKEN = Path(__file__).with_name("broken")
+STUCK = Path(__file__).with_name("stuck")
 
 def handle(event, context):
+    while STUCK.exists():
+        time.sleep(0.01)
     if BROKEN.exists():
         raise GiveUp("the table has no column mtu")
     with Path(__file__).with_name("seen").open("a") as seen:
@@ -67,20 +72,18 @@ class Place(Running):
         return await run(*words, VEDETTE_URL=self.url)
 
 
-def handlers(folder: Path) -> dict[str, Any]:
+def handlers(folder: Path, **more: Any) -> dict[str, Any]:
     (folder / "table.py").write_text(HANDLER)
-    return {
-        "plugins": {"folder": str(folder)},
-        "handlers": [{"name": "table", "use": "table", "on": {"kinds": ["port"]}, "retry": {"attempts": 2, "first": "10ms"}}],
-    }
+    one = {"name": "table", "use": "table", "on": {"kinds": ["port"]}, "retry": {"attempts": 2, "first": "10ms"}, **more}
+    return {"plugins": {"folder": str(folder)}, "handlers": [one]}
 
 
 @asynccontextmanager
 async def placed(folder: Path, **more: Any) -> AsyncIterator[Place]:
     plugs = folder / "plugs"
     plugs.mkdir()
-    async with open_service(folder, **{**handlers(plugs), **more}) as running, asking(running) as ask:
-        place = Place(running.service)
+    async with open_service(folder, **{**handlers(plugs), **more}) as service, asking(service) as ask:
+        place = Place(service.service)
         place.folder, place.ask = plugs, ask
         yield place
 
@@ -223,6 +226,29 @@ async def test_a_replay_tells_every_match_and_delivers_it_with_the_key_that_it_h
     assert place.seen == [f"table/{first}", f"table/{second}", f"table/{first}"]
 
 
+async def test_a_replay_ends_where_its_caller_leaves_it_and_goes_on_from_there(tmp_path: Path) -> None:
+    plugs = tmp_path / "plugs"
+    plugs.mkdir()
+    async with open_service(tmp_path, **handlers(plugs, max_pending=1)) as service, asking(service) as ask:
+        place = Place(service.service)
+        place.folder, place.ask = plugs, ask
+        revisions = [await place.port(uuid_of(number)) for number in range(4)]
+        await place.until_settled()
+        (plugs / "stuck").touch()
+        async with running("replay", "table", "--from", str(revisions[0]), "-o", "json", VEDETTE_URL=place.url) as replay:
+            assert json.loads(await replay.line())["revision"] == str(revisions[0])
+            replay.signal(signal.SIGINT)
+            code, _, err = await replay.end()
+        assert (code, err) == (1, f"1 event taken before it ended; go on with --from {revisions[0]}\n")
+        (plugs / "stuck").unlink()
+        await place.until_settled()
+        assert place.seen == [f"table/{one}" for one in (*revisions, revisions[0])]
+        code, _, err = await place.cli("replay", "table", "--from", str(revisions[0]))
+        assert (code, err) == (0, "4 events of the log will be delivered to table again (vedette handlers).\n")
+        await place.until_settled()
+        assert place.seen == [f"table/{one}" for one in (*revisions, revisions[0], *revisions)]
+
+
 async def test_a_replay_settles_the_dead_letters_of_its_part_of_the_log(place: Place) -> None:
     place.broken()
     first, second = [await place.port(uuid_of(number)) for number in range(2)]
@@ -281,14 +307,14 @@ async def test_a_handler_that_is_not_configured_any_more_is_let_go_of_by_hand(tm
         place.broken()
         await place.port(uuid_of(1))
         await place.until_settled()
-    async with open_service(tmp_path, **data) as running, asking(running) as ask:
+    async with open_service(tmp_path, **data) as service, asking(service) as ask:
         assert (await ask.json("/v1/handlers"))["handlers"] == []
         (letter,) = (await ask.json("/v1/deadletters?handler=table"))["items"]
         said = await ask.status("/v1/deadletters/redrive", 404, method="POST", data=json.dumps({"ids": [letter["id"]]}))
         assert "handler table is not configured" in said["message"]
-        code, _, err = await run("handlers", "forget", "table", VEDETTE_URL=running.url)
+        code, _, err = await run("handlers", "forget", "table", VEDETTE_URL=service.url)
         assert (code, err) == (2, "Error: this throws away what handler table still owes, dead letters too: say --yes\n")
-        code, _, err = await run("handlers", "forget", "table", "--yes", VEDETTE_URL=running.url)
+        code, _, err = await run("handlers", "forget", "table", "--yes", VEDETTE_URL=service.url)
         assert (code, err) == (0, "Handler table is forgotten.\n")
         assert (await ask.json("/v1/deadletters"))["total"] == 0
         assert await ask.names(LETTERS) == []
@@ -297,7 +323,7 @@ async def test_a_handler_that_is_not_configured_any_more_is_let_go_of_by_hand(tm
 async def test_tenants_are_told_nothing_and_may_do_nothing(tmp_path: Path) -> None:
     plugs = tmp_path / "plugs"
     plugs.mkdir()
-    async with cloud(tmp_path, **handlers(plugs)) as running, asking(running) as ask:
+    async with cloud(tmp_path, **handlers(plugs)) as service, asking(service) as ask:
         for method, path in (
             ("GET", "/v1/handlers"),
             ("POST", "/v1/handlers/table/forget"),
@@ -309,8 +335,8 @@ async def test_tenants_are_told_nothing_and_may_do_nothing(tmp_path: Path) -> No
             ("GET", "/v1/explain/1"),
         ):
             for who in ("alice", "bob"):
-                said = await ask.status(path, 403, method=method, headers=running.token(who))
+                said = await ask.status(path, 403, method=method, headers=service.token(who))
                 assert said["reason"] == "Forbidden"
             await ask.status(path, 401, method=method)
-        (one,) = (await ask.json("/v1/handlers", headers=running.token("root")))["handlers"]
+        (one,) = (await ask.json("/v1/handlers", headers=service.token("root")))["handlers"]
         assert one["name"] == "table"
