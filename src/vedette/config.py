@@ -1036,8 +1036,18 @@ def _fields(struct: msgspec.Struct) -> dict[str, Any]:
 
 
 def _masked(key: str, value: Any) -> Any:
-    """A plug may keep a password as a plain text: its key gives it away."""
-    return MASK if isinstance(value, str) and value and _SECRET_KEY.search(key) else value
+    """A plug may keep a password as a plain text, or a header or a variable may be one: its key gives it away."""
+    if not value or not _SECRET_KEY.search(key):
+        return value
+    if isinstance(value, list):
+        return [_masked(key, one) for one in value]
+    return MASK if isinstance(value, str) or (type(value) is int and not _COUNTS.search(key)) else value
 
 
-_SECRET_KEY = re.compile(r"password|passwd|passphrase|secret|token$", re.IGNORECASE)
+_SECRET_KEY = re.compile(
+    r"password|passwd|passphrase|passcode|secret|tokens?$|authorization|cookie|credential|(api|access|private|auth|signing)[._-]?key$"
+    r"|signature$|[._-]pass$|^(pass|pwd|pin)$",
+    re.IGNORECASE,
+)
+_COUNTS = re.compile(r"tokens$|cookie", re.IGNORECASE)
+"""Keys whose numbers are numbers: `max_tokens`."""

@@ -511,6 +511,39 @@ def test_show_masks_every_secret() -> None:
     assert "amqps://u:***@rabbit:5671/v" in show(config)
 
 
+def test_show_masks_what_handlers_keep_as_plain_text(tmp_path: Path) -> None:
+    (tmp_path / "table.py").touch()
+    text = (
+        f"{SMALL}plugins: {{folder: {tmp_path}}}"
+        + """
+handlers:
+  - name: chat
+    use: http
+    options:
+      url: https://chat.example.org/in?room=7&token=hidden-1
+      headers: {Authorization: Bearer hidden-2, X-Api-Key: hidden-3, Cookie: a=hidden-4, X-Room: seen-1}
+      secret_headers: {X-Other: hidden-5}
+      hmac_secret: hidden-secret-6
+  - name: own
+    use: exec
+    options:
+      command: /bin/true
+      env: {API_KEY: hidden-7, ROOM: seen-2}
+  - name: table
+    use: table
+    options:
+      database: {password: hidden-8, hosts: ["db://u:hidden-9@one/"], pins: [{pin: 47110815}]}
+      tokens: [hidden-10, hidden-11]
+      max_tokens: 4096
+      token_file: /seen-3
+"""
+    )
+    shown = show(load_text(text, {}))
+    assert "hidden" not in shown
+    assert "47110815" not in shown
+    assert all(word in shown for word in ("seen-1", "seen-2", "seen-3", "max_tokens: 4096", "room=7&token=***"))
+
+
 def test_what_is_shown_reads_back() -> None:
     text = SMALL + "data_dir: /d\nretention: {max_age: 90m, max_bytes: 1500}\nlisten: ['[::1]:1']\nwatch: {stall_timeout: 1.5}"
     config = load_text(text, {})

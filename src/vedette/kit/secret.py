@@ -8,6 +8,9 @@ import re
 MASK = "***"
 
 _PASSWORD = re.compile(r"(://[^:/?#]*):.*@", re.DOTALL)
+_IN_QUERY = re.compile(
+    r"([?&][\w.-]*(?:password|passwd|secret|token|signature|credential|api[_-]?key|access[_-]?key|auth)=)[^&#\s]+", re.IGNORECASE
+)
 
 
 class Secret:
@@ -49,5 +52,5 @@ def _bytes(secret: Secret) -> bytes:
 
 
 def without_password(text: str) -> str:
-    """A URL with `***` in the place of its password; any other text as it is."""
-    return _PASSWORD.sub(rf"\1:{MASK}@", text)
+    """A URL with `***` in the place of its password, and of what its query calls a token or the like; any other text as it is."""
+    return _IN_QUERY.sub(rf"\1{MASK}", _PASSWORD.sub(rf"\1:{MASK}@", text))
