@@ -652,7 +652,13 @@ async def test_no_secret_s_data_enters_the_log() -> None:
             "a/s",
             {
                 "metadata": {
-                    "annotations": {"kubectl.kubernetes.io/last-applied-configuration": '{"data":{"key":"aHVudGVyMg=="}}'}
+                    "annotations": {
+                        "kubectl.kubernetes.io/last-applied-configuration": '{"data":{"key":"aHVudGVyMg=="}}',
+                        "kapp.k14s.io/original": '{"stringData":{"plain":"aHVudGVyMg=="}}',
+                        "objectset.rio.cattle.io/applied": "aHVudGVyMg" * 30,
+                        "example.com/of": "a YAML text\nkey: aHVudGVyMg==",
+                        "example.com/team": "web",
+                    }
                 },
                 "data": {"key": "aHVudGVyMg==", "other": "aHVudGVyMg=="},
                 "stringData": {"plain": "aHVudGVyMg=="},
@@ -666,6 +672,7 @@ async def test_no_secret_s_data_enters_the_log() -> None:
         assert b"aHVudGVyMg" not in msgspec.json.encode(entries)
         reading = rig.offered[-1].readings[0]  # type: ignore[union-attr]
         assert reading.fields["data"] == {"key": "***", "other": "***"}
+        assert list(reading.fields["metadata"]["annotations"]) == ["example.com/team", "vedette.dev/origin-resource-version"]
 
 
 async def test_a_private_key_of_any_object_stays_where_it_is() -> None:

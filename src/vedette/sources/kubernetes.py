@@ -93,7 +93,6 @@ RESOURCE = "vedette.resource"
 """Event type of what says that a resource is followed, and how the API names it."""
 
 _INITIAL_END = "k8s.io/initial-events-end"
-_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 HEARTBEATS = {
     "leases.coordination.k8s.io": ("spec.renewTime",),
@@ -105,6 +104,8 @@ HEARTBEATS = {
 
 SECRETS = {"secrets": ("data", "stringData")}
 """Resource of the core group → maps whose values never enter."""
+LONGEST_MARK = 256
+"""Characters of a Secret's annotation that enters."""
 
 _encoder = msgspec.json.Encoder()
 _object = msgspec.json.Decoder(JsonObject).decode
@@ -1023,7 +1024,16 @@ class Form:
             held = obj.get(name)
             if name in obj:
                 obj = {**obj, name: dict.fromkeys(held, MASK) if isinstance(held, dict) else MASK}
-        return without(obj, ("metadata", "annotations", _LAST_APPLIED))  # type: ignore[no-any-return]
+        theirs = obj["metadata"]
+        if isinstance(marks := theirs.get("annotations"), dict):
+            obj["metadata"] = {**theirs, "annotations": {key: one for key, one in marks.items() if _is_plain(one)}}
+        return obj
+
+
+def _is_plain(mark: Any) -> bool:
+    """Whether an annotation of a Secret can be no copy of it: kubectl, kapp, Rancher and others keep what they applied last as
+    JSON, or as base64 of it."""
+    return not isinstance(mark, str) or (len(mark) <= LONGEST_MARK and "{" not in mark and "\n" not in mark)
 
 
 def _without_keys(value: Any) -> Any:
