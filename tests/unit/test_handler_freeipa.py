@@ -128,6 +128,39 @@ async def test_a_host_that_somebody_else_enrolled_is_used_and_stays(rig: Rig) ->
     assert HOST in rig.ipa.hosts
 
 
+async def test_a_route_of_another_namespace_gets_no_certificate_for_a_host_that_is_held(rig: Rig) -> None:
+    """Who may make a Route can put anybody's name into it; that it is not admitted is seen only in its status."""
+    await rig.does(rig.put(), "ADDED")
+    theirs = {"metadata": {"annotations": {MARK: "true"}}, "spec": {"host": HOST}}
+    event = told(rig.cluster.put(rig.routes, "evil/web", theirs), "ADDED")
+    event = msgspec.structs.replace(event, key=Key("prod", "route.openshift.io", "Route", "evil/web"))
+    with pytest.raises(GiveUp, match="held by prod/"):
+        await rig.handler.handle(event, rig.context)
+    assert len(rig.ipa.certificates) == 1
+    # Another path of the same host in the same namespace is the same owner's.
+    assert "certificate" in str(await rig.does(rig.put(name="more"), "ADDED"))
+    await rig.does(rig.route(), "DELETED")
+    await rig.does(rig.route("more"), "DELETED")
+    assert "certificate" in str(await rig.handler.handle(event, rig.context))
+
+
+@pytest.mark.parametrize("host", ["ipa.example.org", "example.org", "notapps.example.org", "apps.example.org.evil.net"])
+async def test_hosts_outside_of_the_domains_get_nothing(rig: Rig, host: str) -> None:
+    handler = rig.build(domains=("Apps.example.org",))
+    with pytest.raises(GiveUp, match="in none of"):
+        await handler.handle(told(rig.put(host), "ADDED"), rig.context)
+    assert not rig.ipa.requests
+    assert "certificate" in str(await handler.handle(told(rig.put("a.APPS.example.org"), "ADDED"), rig.context))
+    await handler.close()
+
+
+@pytest.mark.parametrize("host", ["a/b.example.org", "a@B", "*.example.org", "a..b", "é.example.org", "a b", "-a.example.org"])
+async def test_what_is_no_host_is_never_sent(rig: Rig, host: str) -> None:
+    with pytest.raises(GiveUp, match="is no host's name"):
+        await rig.does(rig.put(host), "ADDED")
+    assert not rig.ipa.requests
+
+
 async def test_a_host_that_changed_gets_a_certificate_of_its_own_and_the_old_host_goes(rig: Rig) -> None:
     await rig.does(rig.put(), "ADDED")
     assert await rig.does(rig.put("new.example.org")) == (

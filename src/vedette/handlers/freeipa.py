@@ -8,6 +8,9 @@ The private key is made here and is nowhere but in the Route: not in the log, no
 that ended between FreeIPA's signature and the Route has to begin anew: FreeIPA has then issued a certificate that nobody has a
 key for. Whether a Route has its certificate is read from the Route itself, as it is now.
 
+A host is its first Route's: one in another namespace that says the same host goes to the dead letters, for who may make a Route
+can put anybody's name into it. `domains` says which hosts there may be at all.
+
 Remembered: `object <source/group/Kind/id>` has the host's name, _claims.py keeps who holds it. A host that this handler added
 says so in its description; another's is used, and never taken out.
 """
@@ -45,6 +48,8 @@ ROUNDS = 5
 LONGEST_HOST = 64
 """Characters: what a certificate's subject takes (RFC 5280, ub-common-name)."""
 
+_HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*", re.ASCII)
+
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one `freeipa` handler."""
@@ -72,6 +77,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     """The host's name, such as `{object.status.name}.example.org`, for objects that are no Routes: they get a host, and no
     certificate."""
+    domains: tuple[str, ...] = ()
+    """Domains such as `apps.example.org`: hosts outside of them go to the dead letters. None: whoever may make a Route gets a
+    certificate for any host that the account may have certificates for."""
     updatedns: bool = False
     """Have FreeIPA remove a host's DNS records with it."""
     timeout: Seconds = 30.0
@@ -111,8 +119,10 @@ class FreeIpaHandler:
             return "nothing to do"
         host = self._host(event)
         async with self._claims.alone([host]):
-            said = await self._certify(found, host) if route else await self._enrol(host)
             holders = [one for one in await self._claims.holders(host, context) if one[0] != subject]
+            if route:
+                _refuse_others(host, subject, [holder for holder, _ in holders])
+            said = await self._certify(found, host) if route else await self._enrol(host)
             self._claims.keep(host, [*holders, (subject, "")], context)
         if before and before != host:
             said += "; " + await self._gone(subject, before, context)
@@ -142,7 +152,13 @@ class FreeIpaHandler:
             raise GiveUp(f"which name a {event.key.kind} has is not known: set the option `name`")
         if not host or len(host) > LONGEST_HOST:
             raise GiveUp(f"{host[:100]!r} can't be a host in FreeIPA: it takes 1 to {LONGEST_HOST} characters")
-        return host.lower()
+        host = host.lower()
+        if not _HOST.fullmatch(host):
+            raise GiveUp(f"{host!r} is no host's name")
+        domains = [one.lower().strip(".") for one in self._options.domains]
+        if domains and not any(host == one or host.endswith(f".{one}") for one in domains):
+            raise GiveUp(f"{host} is in none of `domains`")
+        return host
 
     async def _enrol(self, host: str) -> str:
         added = await self._ipa.host_add(host, description=self._mark)
@@ -223,6 +239,14 @@ class FreeIpaHandler:
             async with judged(self._cluster):
                 self._resource = await self._cluster.resolve(self._options.resource)
         return self._resource
+
+
+def _refuse_others(host: str, subject: str, holders: list[str]) -> None:
+    """Raises GiveUp: a Route of another namespace (or cluster) has this host."""
+    space = subject.rpartition("/")[0]
+    for holder in holders:
+        if holder.rpartition("/")[0] != space:
+            raise GiveUp(f"{host} is held by {holder}: a route of another namespace gets no certificate for it")
 
 
 def _patch(now: JsonObject, key: Secret, certificate: str, options: Options) -> JsonObject:
