@@ -101,7 +101,8 @@ class View:
     """
 
     __slots__ = (
-        "_changed", "_object", "_old", "_paths", "_payload", "_payload_form", "_verdicts", "appended", "change", "scope",
+        "_changed", "_object", "_old", "_paths", "_payload", "_payload_form", "_values", "_verdicts", "appended", "change",
+        "scope",
     )  # fmt: skip
 
     def __init__(
@@ -122,6 +123,7 @@ class View:
         self._payload: Any = _MISSING
         self._changed: list[str] | None = None
         self._paths: dict[str, bool] = {}
+        self._values: dict[Path, Any] = {}
 
     @property
     def object(self) -> Any:
@@ -196,6 +198,14 @@ class View:
 
     def find(self, path: Path) -> Any:
         """The value at a path. Raises KeyError (not there), TypeError (nothing can be in what is on the way)."""
+        found = self._values.get(path, _MISSING)
+        if found is _MISSING:
+            found = self._find(path)
+            if len(path) > 1:  # a root is there already
+                self._values[path] = found
+        return found
+
+    def _find(self, path: Path) -> Any:
         root = path[0]
         if root == "event":
             if len(path) == 1:
