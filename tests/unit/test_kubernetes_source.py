@@ -582,6 +582,42 @@ async def test_what_a_list_brought_before_it_broke_off_is_not_lost() -> None:
 # --- starting anew
 
 
+async def test_settings_that_go_to_and_fro_are_followed_each_time() -> None:
+    """An object that never moves meanwhile is told again, at the same version."""
+    async with rigged() as (rig, [routes]):
+        rig.cluster.put(routes, "a/r", {"spec": {"host": "a"}})
+        rig.cluster.put(routes, "a/r", {"metadata": {"labels": {"app": "r"}}, "spec": {"host": "b", "noise": 1}})
+        await rig.equal(routes)
+        selection = Selection(scope=EVERYTHING, source=SOURCE, kind="Route", group="route.openshift.io")
+        for number in range(6):
+            mapped, dropped, out = number % 2 == 0, number % 3 == 0, number in (2, 4)
+            rig.options["projects"] = {"a": "p1"} if mapped else {}
+            rig.options["drop_fields"] = ("spec.noise",) if dropped else ()
+            rig.options["resources"] = (Watched(resource=routes.name, label_selector="app=none" if out else ""),)
+            await rig.restart()
+            await rig.ready(step=1)
+            found = [
+                (version.project, json.loads(version.body)["spec"]) for _, version in (await rig.store.objects(selection)).items
+            ]
+            spec = {"host": "b"} if dropped else {"host": "b", "noise": 1}
+            assert found == ([] if out else [("p1" if mapped else "", spec)]), number
+
+
+async def test_versions_that_a_restored_etcd_gives_a_second_time_are_news() -> None:
+    async with rigged(relist=60.0) as (rig, [routes]):
+        rig.cluster.put(routes, "a/one", host("1"))
+        there = rig.cluster.revision
+        for _ in range(3):
+            rig.cluster.put(routes, "a/one", host("2"))
+            await rig.equal(routes, step=1)
+            rig.cluster.rewind(there)
+            await rig.equal(routes, step=5)
+            rig.cluster.put(routes, "a/one", host("3"))
+            await rig.equal(routes, step=5)
+            rig.cluster.rewind(there)
+            await rig.equal(routes, step=5)
+
+
 async def test_a_clock_that_was_ahead_hides_no_deletion() -> None:
     async with rigged() as (rig, [routes]):
         rig.cluster.put(routes, "a/one", host("1"))
