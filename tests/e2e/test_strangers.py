@@ -39,3 +39,9 @@ async def test_a_page_of_another_origin_changes_nothing_where_nobody_needs_a_tok
         for origin in (own, place.url):
             assert (await ask.get(path, method="POST", data=b'{"all": true}', headers={"Origin": origin}))[0] == 200
         assert (await ask.get(path, method="POST", data=b'{"all": true}'))[0] == 200
+
+
+async def test_a_limit_of_five_thousand_digits_is_a_bad_request(tmp_path: Path) -> None:
+    async with open_service(tmp_path) as place, asking(place) as ask:
+        for limit in ("9" * 5000, "000000001" + "9" * 5000):
+            await ask.status(f"/v1/deadletters?limit={limit}", 400)

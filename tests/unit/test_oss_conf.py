@@ -11,7 +11,8 @@ import pytest
 from oslo_config import cfg
 from typer.testing import CliRunner
 
-from oss_framework.plugins.rest_plugin import address
+from oss_framework.plugins.rest_plugin import address, without_query
+from oss_framework.plugins.rest_plugin import shown as shown_address
 from vedette.cli.oss_watcher import Formatter, app, configure
 from vedette.compat import oss
 from vedette.compat._oss_options import OPTIONS
@@ -321,3 +322,9 @@ def test_settings_of_a_plugin_that_nobody_knows_are_no_error(tmp_path: Path) -> 
 def close_logs() -> None:
     for handler in logging.getLogger("vedette").handlers:
         handler.close()
+
+
+def test_what_is_told_of_an_address_has_no_password_and_no_query() -> None:
+    url = "https://u:hidden@h:1/created?token=hidden"
+    assert shown_address(url) == "https://h:1/created"
+    assert "hidden" not in without_query(ValueError("Max retries exceeded with url: /created?token=hidden"), url)

@@ -52,20 +52,20 @@ class RESTNotify(base.BasePlugin):
                 stream=True,
             )
             with answer:
-                shown = next(answer.iter_content(SHOWN), b"").decode(errors="replace")
+                text = next(answer.iter_content(SHOWN), b"").decode(errors="replace")
         except requests.exceptions.SSLError as why:
-            raise TryLater(f"{url}: the connection can't be trusted: {why}", delay=30) from None
+            raise TryLater(f"{shown(url)}: the connection can't be trusted: {without_query(why, url)}", delay=30) from None
         except (
             requests.exceptions.ConnectionError,
             requests.exceptions.Timeout,
             requests.exceptions.ChunkedEncodingError,
         ) as why:
-            raise TargetUnavailable(f"{url} can't be reached: {why}") from None
+            raise TargetUnavailable(f"{shown(url)} can't be reached: {without_query(why, url)}") from None
         code = answer.status_code
         if 200 <= code < 300:
-            LOG.info("%s took it: %s", url, code)
+            LOG.info("%s took it: %s", shown(url), code)
             return
-        said = f"{url} answered {code}: {shown}"
+        said = f"{shown(url)} answered {code}: {text}"
         if code == 401:
             # A person has to change user or password; until then every node waits.
             raise TryLater(said, delay=60)
@@ -85,6 +85,18 @@ def address(host: str, port: int | None, path: str) -> str:
         name, slash, tail = rest.partition("/")
         base_url = f"{begin}://{name}:{port}{slash}{tail}"
     return f"{base_url}/{path.lstrip('/')}"
+
+
+def shown(url: str) -> str:
+    """Without what may be secret in it: user, password, query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def without_query(why: Exception, url: str) -> str:
+    """An error's text; requests puts the whole path into it."""
+    query = urlsplit(url).query
+    return str(why).replace(query, "***") if query else str(why)
 
 
 def _asked_for(retry_after: str) -> float:

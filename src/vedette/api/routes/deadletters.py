@@ -65,7 +65,7 @@ def routes(needs: Needs) -> list[web.RouteDef]:
         if odd:
             raise BadRequest(f"there is no {odd[0][:40]!a} here; there are handler, since, until, contains and limit")
         limit = query.get("limit", str(PAGE))
-        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MOST):
+        if not (limit.isascii() and limit.isdigit() and len(limit) < 10 and 1 <= int(limit) <= MOST):
             raise BadRequest(f"limit is a number from 1 to {MOST}, not {limit[:40]!a}")
         which = _Which(
             handler=query.get("handler", ""),
