@@ -154,7 +154,7 @@ async def test_a_server_that_fails_in_every_way_is_followed_in_its_own_order(num
             faults = Faults(cluster, rng)
             async with following(url, list(wanted)) as followers:
                 await until_equal(url, wanted, followers)
-                for _ in range(45):
+                for _ in range(30):
                     life.change(rng.randrange(1, 6))
                     await faults.one()
                     await asyncio.sleep(rng.choice((0.0, 0.005, 0.05, 0.2, 0.5)))
@@ -199,7 +199,7 @@ async def test_nothing_is_missed_when_vedette_is_killed_deletions_least_of_all(t
             child.start()
             try:
                 await until_equal(url, wanted, followers)
-                for _ in range(4):
+                for _ in range(3):
                     for _ in range(rng.randrange(30)):
                         life.change()
                         await asyncio.sleep(0.002)
