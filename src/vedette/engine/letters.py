@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from vedette.engine.cause import request_id
 from vedette.kit.clock import rfc3339_us
 from vedette.model.delivery import Delivery
 from vedette.model.entry import NewEntry
@@ -23,9 +24,11 @@ _event = msgspec.json.Decoder(Event).decode
 
 
 def status(now: int, name: str, fields: dict[str, Any]) -> NewEntry:
-    """A handler's status has changed. `now`: UTC microseconds."""
+    """A handler's status has changed. `now`: UTC microseconds. It counts as the handler's own doing: one that follows handlers
+    and fails would else be told of each of its failures, and fail again."""
     reading = Reading(kind="Handler", group=VEDETTE, id=name, verb="create", as_of=now, fields={"name": name, **fields})
-    return NewEntry(_notice(now, f"{HANDLER_EVENT}.update", name, {"name": name, **fields}), (reading,))
+    own = request_id(name, now, 0, 1)
+    return NewEntry(_notice(now, f"{HANDLER_EVENT}.update", name, {"name": name, **fields}, own), (reading,))
 
 
 def forgotten(now: int, name: str) -> NewEntry:
