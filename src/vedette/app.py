@@ -263,7 +263,10 @@ class Service:
                 cloud=lambda name: use.cloud if (use := self._uses.get(name)) is not None else None,
                 worker=worker,
             )
-            handler = plugins.load("handlers", one.use).build(one.options, needs)
+            try:
+                handler = plugins.load("handlers", one.use).build(one.options, needs)
+            except ConfigError as why:
+                raise ConfigError(str(why), path=f"handlers ({one.name}).options") from None
         else:
             code = WorkerCode(name=one.name, module=found.module, options=one.options or {}, concurrency=one.concurrency)
             handler = WorkerHandler(worker(code))
