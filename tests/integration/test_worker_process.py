@@ -16,6 +16,7 @@ import pytest
 from vedette.engine.worker import WorkerHandler, WorkerProcess, validate
 from vedette.errors import GiveUp, PluginFailed, TargetUnavailable, TryLater, WorkerDied
 from vedette.kit.clock import SystemClock
+from vedette.kit.log import TextFormatter
 from vedette.kit.telemetry import Telemetry
 from vedette.model.notice import Notice
 from vedette.model.reading import Key
@@ -562,6 +563,7 @@ async def test_the_process_dies_with_a_service_that_was_killed(rig: Rig) -> None
 import asyncio, sys
 from vedette.engine.worker import WorkerProcess
 from vedette.kit.clock import SystemClock
+from vedette.kit.log import TextFormatter
 from vedette.kit.telemetry import Telemetry
 from vedette.ports import WorkerCode
 async def main():
@@ -653,3 +655,55 @@ async def test_a_dotted_name_is_looked_for_in_the_given_folders(rig: Rig) -> Non
         assert await ask(worker, 1) == "hello"
     finally:
         await worker.close()
+
+
+# --- a process that speaks for itself
+
+PIPE = """
+import os, sys, time
+
+def say(frame):
+    os.write(int(sys.argv[sys.argv.index("--pipe") + 1]), len(frame).to_bytes(4, "big") + frame)
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("""say(b'{"type":"Done","number":1,"answer":' + b"[" * 30_000 + b"]" * 30_000 + b"}")""", "a frame that is none"),
+        ("""say(b'{"type":"Done","number":7,"answer":1}')""", "an answer to call 7, which it did not have"),
+        ("""say(b'{"type":"Recall","number":1,"call":7,"name":"x"}')""", "a question that belongs to no call"),
+        ("""os.write(int(sys.argv[sys.argv.index("--pipe") + 1]), b"\\xff\\xff\\xff\\xff")""", "a frame of 4294967295 bytes"),
+    ],
+)
+async def test_a_process_that_says_what_means_nothing_is_killed_and_its_call_told_so(rig: Rig, said: str, told: str) -> None:
+    async with rig.worker(f"{PIPE}def call(message):\n    {said}\n    time.sleep(300)\n") as worker:
+        with pytest.raises(WorkerDied, match=told):
+            await ask(worker, "x")
+
+
+async def test_a_process_that_leaves_with_a_call_in_its_hands_does_not_get_it_for_ever(rig: Rig) -> None:
+    leaves = """
+def call(message):
+    for _ in range(1_000):
+        say(b'{"type":"Leaving","text":"tired"}')
+    os._exit(0)
+"""
+    async with rig.worker(PIPE + leaves) as worker:
+        with pytest.raises(WorkerDied, match="is replaced: tired"):
+            await ask(worker, "x")
+    assert rig.count("worker_restarts_total", cause="leaving") == 4
+
+
+async def test_what_a_process_calls_its_loggers_moves_no_cursor(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "vedette.engine.worker")
+    logs = """
+def call(message):
+    say(b'{"type":"Log","level":20,"logger":"a\\\\u001b[2J","text":"b\\\\u001b[2J"}')
+"""
+    async with rig.worker(PIPE + logs) as worker:
+        await ask(worker, "x")
+    [record] = [one for one in caplog.records if "b" in one.getMessage() and hasattr(one, "kv") and "logger" in one.kv]
+    assert (record.getMessage(), record.kv["logger"]) == ("b�[2J", "a�[2J")  # type: ignore[attr-defined]
+    assert "\x1b" not in TextFormatter().format(record)

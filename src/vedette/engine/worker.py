@@ -70,7 +70,8 @@ MAX_WAITING = 10_000
 MAX_RECALLS = 100
 """Questions after remembered values at one time; more is a broken process."""
 MAX_RESENT = 3
-"""A call that was in hand beside one that hung is sent again this often, then it is WorkerDied too."""
+"""A call that was in hand beside one that hung, or of a process that left without it, is sent again this often, then it is
+WorkerDied too."""
 PATIENCE = 3
 """Deaths in a row after which a new process waits."""
 WATCH_SECONDS = 1.0
@@ -208,9 +209,9 @@ class WorkerProcess:
         for call in life.in_hand.values():
             if call.future.done():
                 continue
-            beside = life.cause == "deadline" and call not in life.culprits
-            call.resent += beside
-            if life.cause == "leaving" or (beside and call.resent <= MAX_RESENT):
+            anew = life.cause == "leaving" or (life.cause == "deadline" and call not in life.culprits)
+            call.resent += anew
+            if anew and call.resent <= MAX_RESENT:
                 resent.append(call)
             else:
                 self._calls.labels(name, "died").inc()
@@ -527,7 +528,7 @@ class _Life(asyncio.Protocol):
                 self._output.line(frame.level, frame.text, frame.logger)
             case Recall():
                 self._recall(frame)
-            case Leaving():
+            case Leaving() if not self.cause:
                 self.cause, self.why = "leaving", f"the process of {self._code.name} is replaced: {frame.text}"
                 self._stopping = True
                 spawn(self._tasks, self._not_gone(), "worker that leaves")
@@ -612,7 +613,7 @@ class _Output:
             self._dropped(1)
             return
         self.say_dropped()
-        more = {"logger": logger} if logger else {}
+        more = {"logger": _CONTROLS.sub("�", logger[:MAX_TEXT])} if logger else {}
         # Control characters could write to the terminal of whoever reads the log.
         plain = _CONTROLS.sub("�", text[:MAX_TEXT])
         log.log(level, "%s", plain, extra=kv(plugin=self._name, **more))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Any
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def kv(**values: Any) -> dict[str, Any]:
@@ -22,7 +25,8 @@ class TextFormatter(logging.Formatter):
         values = getattr(record, "kv", None) or {}
         tail = "".join(f" {key}={_plain(value)}" for key, value in values.items())
         name = record.name.removeprefix("vedette.")
-        line = f"{when} {record.levelname:<7} {name}: {record.getMessage()}{tail}"
+        # What others say is in many a text: it must not move the cursor of whoever reads the log.
+        line = f"{when} {record.levelname:<7} {name}: {_CONTROLS.sub('�', record.getMessage())}{tail}"
         if record.exc_info:
             line = f"{line}\n{self.formatException(record.exc_info)}"
         return line
@@ -56,4 +60,4 @@ def configure(level: str = "info", form: str = "text") -> None:
 
 def _plain(value: Any) -> str:
     text = str(value)
-    return json.dumps(text) if not text or any(c in text for c in ' "\n=') else text
+    return json.dumps(text) if not text or not text.isprintable() or any(c in text for c in ' "=') else text
