@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 from collections.abc import Awaitable, Callable, Sequence
@@ -33,7 +34,7 @@ from vedette.api.tickets import Tickets
 from vedette.clients.keystone import Keystone, credentials
 from vedette.clients.tracing import OtlpTracer
 from vedette.compat import weaas
-from vedette.config import WINDOW_RULES, Config, HandlerConfig, HookConfig, On
+from vedette.config import WINDOW_RULES, Config, HandlerConfig, HookConfig, On, secret_variables
 from vedette.config import Keystone as KeystoneSettings
 from vedette.config import SourceConfig as SourceSettings
 from vedette.config import Window as WindowSettings
@@ -251,6 +252,7 @@ class Service:
         handler: Handler
 
         def worker(code: WorkerCode) -> WorkerProcess:
+            # Plugins of the systems that Vedette replaces found there what they were started with.
             return WorkerProcess(code, clock=clock, telemetry=telemetry)
 
         if found.kind == "shipped":
@@ -269,7 +271,8 @@ class Service:
                 raise ConfigError(str(why), path=f"handlers ({one.name}).options") from None
         else:
             code = WorkerCode(name=one.name, module=found.module, options=one.options or {}, concurrency=one.concurrency)
-            handler = WorkerHandler(worker(code))
+            withheld = secret_variables(config, os.environ)
+            handler = WorkerHandler(WorkerProcess(code, clock=clock, telemetry=telemetry, withheld=withheld))
         self._handlers.append(handler)
         return Rule(
             name=one.name,
@@ -289,7 +292,7 @@ class Service:
             window=None if one.window is None else _window(one.window),
             max_pending=one.max_pending,
             own_events=one.own_events,
-            users=frozenset(one.users),
+            users=frozenset(one.users) | getattr(handler, "acts_as", frozenset[str]()),
             max_depth=one.max_depth,
         )
 

@@ -19,7 +19,11 @@ from cli_processes import free_port
 from clustering import AUTH, HEADERS, PATIENCE
 from rig import Child
 
+from vedette.app import Service
+from vedette.config import load_text
 from vedette.kit.clock import SystemClock
+from vedette.model.fold import ORIGIN_VERSION
+from vedette.ports import EVERYTHING, Selection
 from vedette.testing.kubernetes import FakeKubernetes
 from vedette.testing.rest import FakeRest
 
@@ -209,3 +213,62 @@ async def test_what_is_in_a_secret_is_nowhere(place: Place) -> None:
     for name, content in seen.items():
         for hidden in HIDDEN:
             assert hidden.encode() not in content, (name, hidden)
+
+
+async def test_a_handler_that_changes_what_it_follows_does_not_follow_itself() -> None:
+    async with FakeKubernetes(SystemClock()) as cluster:
+        routes = cluster.define("route.openshift.io/v1", "routes", "Route")
+        source = {"name": "prod", "type": "kubernetes", "server": cluster.url, "token": cluster.token}
+        note = '{{"metadata": {{"annotations": {{"example.com/seen": "{event.revision}"}}}}}}'
+        marker = {
+            "name": "marker",
+            "use": "kubernetes",
+            "on": {"kinds": ["routes"], "verbs": ["ADDED", "MODIFIED"]},
+            "options": {
+                "cluster": {"server": cluster.url, "token": cluster.token},
+                "resource": "routes",
+                "namespace": "{object.metadata.namespace}",
+                "name": "{object.metadata.name}",
+                "mode": "patch",
+                "body": note,
+            },
+        }
+        config = {
+            "listen": "127.0.0.1:0",
+            "data_dir": "",
+            "auth": AUTH,
+            "sources": [{**source, "resources": [{"resource": "routes"}]}],
+            "handlers": [marker],
+        }
+        service = Service(load_text(json.dumps(config), {}))
+        await service.start()
+        try:
+
+            async def until_quiet(patches: int) -> None:
+                """So many were made, and what they brought about is in the log and settled."""
+                async with asyncio.timeout(PATIENCE):
+                    while len(cluster.asked("patch")) < patches or await told() < cluster.revision:
+                        await asyncio.sleep(0.02)
+
+            async def told() -> int:
+                assert service.dispatch is not None
+                assert service.store is not None
+                if any(one["pending"] or one["lag"] for one in service.dispatch.status()):
+                    return 0
+                page = await service.store.objects(Selection(EVERYTHING, group="route.openshift.io", kind="Route"))
+                marks = [json.loads(version.body)["metadata"]["annotations"] for _, version in page.items]
+                return max((int(one[ORIGIN_VERSION]) for one in marks), default=0)
+
+            cluster.put(routes, "shop/web", {"spec": {"host": "a.example.org"}})
+            await until_quiet(1)
+            # Of somebody else, and so is what it does besides.
+            now = cluster.objects(routes)["shop/web"]
+            cluster.put(routes, "shop/web", {**now, "spec": {"host": "b.example.org"}})
+            await until_quiet(2)
+            await asyncio.sleep(0.3)
+            assert len(cluster.asked("patch")) == 2
+            assert service.store is not None
+            ended = [one.outcome for one in await service.store.deliveries(handler="marker")]
+            assert ended == ["done", "suppressed", "done", "suppressed"]
+        finally:
+            await service.stop()

@@ -24,7 +24,7 @@ from vedette.model.entry import NewEntry
 from vedette.model.notice import GAP, NOT_UNDERSTOOD, Notice
 from vedette.model.reading import Key
 from vedette.ports import EVERYTHING, Selection
-from vedette.sources.kubernetes import KubernetesSource, Options, Watched, path_of, without
+from vedette.sources.kubernetes import KubernetesSource, Options, Watched, last_manager, path_of, without
 from vedette.store.memory import MemoryStore
 from vedette.testing.clock import FakeClock
 from vedette.testing.kubernetes import FakeKubernetes
@@ -867,3 +867,35 @@ async def _hurt(cluster: FakeKubernetes, rig: Rig, fault: str) -> None:
         cluster.stall()
         await rig.clock.advance(72)
         cluster.resume()
+
+
+@pytest.mark.parametrize(
+    ("managed", "manager"),
+    [
+        (None, ""),
+        ("odd", ""),
+        ([None, 7, {"manager": "a"}, {"time": "2026-11-20T15:00:00Z"}], ""),
+        ([{"manager": "a", "time": "2026-11-20T15:00:00Z"}], "a"),
+        ([{"manager": "a", "time": "2026-11-20T15:00:01Z"}, {"manager": "b", "time": "2026-11-20T15:00:00Z"}], "a"),
+        ([{"manager": "a", "time": "2026-11-20T15:00:00Z"}, {"manager": "b", "time": "2026-11-20T15:00:00Z"}], ""),
+        ([{"manager": "a", "time": "2026-11-20T15:00:00Z"}, {"manager": "a", "time": "2026-11-20T15:00:00Z"}], "a"),
+    ],
+)
+def test_who_made_an_object_what_it_is_is_its_newest_manager_if_that_is_one(managed: Any, manager: str) -> None:
+    assert last_manager(managed) == manager
+
+
+async def test_a_change_has_its_maker_and_a_list_has_none() -> None:
+    async with rigged(started=False) as (rig, [routes]):
+        rig.cluster.put(routes, "a/listed", host("1"))
+        rig.start()
+        await rig.ready()
+        rig.cluster.put(routes, "a/made", host("1"))
+        rig.cluster.put(routes, "a/listed", host("2"))
+        await rig.equal(routes)
+        made = [
+            (one.readings[0].id, one.notice.actor_user)
+            for one in rig.offered
+            if isinstance(one, NewEntry) and one.readings[0].kind == "Route"
+        ]
+        assert made == [("a/listed", ""), ("a/made", "kubectl"), ("a/listed", "kubectl")]

@@ -45,7 +45,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     patch: Literal["merge", "strategic"] = "merge"
     """How lists are merged by `patch`: replaced as a whole, or `strategic`, by their items' keys, where the API can."""
     field_manager: str = "vedette"
-    """Under which name the cluster notes who owns the fields."""
+    """Under which name the cluster notes who owns the fields. What this name changes is not handled by this handler again; two
+    handlers that are to react to each other need two."""
     force: bool = False
     """Let `apply` take fields that another manager owns."""
     precondition: bool = True
@@ -73,6 +74,8 @@ class KubernetesHandler:
         self._body = template(options.body, "json", missing=options.missing, path="body")
         self._api = connect(options.cluster, needs.clock)
         self._resource: Resource | None = None
+        self.acts_as = frozenset((options.field_manager,))
+        """What it changes in a cluster that is followed is known by this."""
 
     async def handle(self, event: Event, context: Context) -> str | None:
         """Errors as in _cluster.py."""

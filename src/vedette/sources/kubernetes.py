@@ -757,7 +757,7 @@ class Reflector:
             and known.project == project
         ):
             return []  # it came again
-        fields, payload = form.read(raw, metadata)
+        fields, payload, manager = form.read(raw, metadata)
         digest = form.digest(fields)
         self._known[id_] = _Known(metadata.uid, metadata.resourceVersion, digest, project)
         if known is not None and known.uid == metadata.uid and known.project == project and digest and known.digest == digest:
@@ -770,14 +770,16 @@ class Reflector:
         # A list says nothing of what happened: `create` also brings back what was taken for deleted.
         verb: Literal["create", "update"] = "create" if added or known is None else "update"
         word: Literal["added", "modified"] = "added" if known is None else "modified"
-        entries.append(self._entry(id_, metadata, verb, word, fields, payload, project, resync=resync))
+        # (A list may stand for several changes: whose the last was says nothing of the others.)
+        actor = "" if resync else manager
+        entries.append(self._entry(id_, metadata, verb, word, fields, payload, project, resync=resync, actor=actor))
         return entries
 
     def _deleted(self, raw: msgspec.Raw, metadata: Metadata) -> NewEntry:
         assert self._form is not None
         id_ = id_of(metadata)
         self._known.pop(id_, None)
-        fields, payload = self._form.read(bytes(raw), metadata)
+        fields, payload, _ = self._form.read(bytes(raw), metadata)
         return self._entry(id_, metadata, "delete", "deleted", fields, payload, self._form.project(metadata))
 
     def _gone(self, id_: str) -> NewEntry:
@@ -805,6 +807,7 @@ class Reflector:
         *,
         resync: bool = False,
         versioned: bool = True,
+        actor: str = "",
     ) -> NewEntry:
         resource, source = self._resource, self.source
         assert resource is not None
@@ -816,6 +819,7 @@ class Reflector:
             event_type=f"kubernetes.{resource.plural}.{word}",
             sent_at=now,
             payload=msgspec.Raw(payload),
+            actor_user=actor,
             origin="resync" if resync else "notification",
         )
         reading = Reading(
@@ -985,8 +989,8 @@ class Form:
         space = metadata.name if resource.plural == "namespaces" and not resource.group else metadata.namespace
         return self._projects.get(space, "")
 
-    def read(self, raw: bytes, metadata: Metadata) -> tuple[JsonObject, bytes]:
-        """The fields of the reading, and the payload of the notice. Raises NotUnderstood."""
+    def read(self, raw: bytes, metadata: Metadata) -> tuple[JsonObject, bytes, str]:
+        """The fields of the reading, the payload of the notice, and who made the object what it is. Raises NotUnderstood."""
         try:
             said = _object(raw)
         except (msgspec.DecodeError, RecursionError) as why:
@@ -995,7 +999,7 @@ class Form:
         # Items of built-in lists don't say what they are.
         obj: JsonObject = {"apiVersion": resource.api_version, "kind": resource.kind, **said}
         theirs = obj["metadata"] = dict(obj["metadata"])
-        theirs.pop("managedFields", None)
+        manager = last_manager(theirs.pop("managedFields", None))
         for path in self._drop:
             obj = without(obj, path)
         if self._secret:
@@ -1007,7 +1011,7 @@ class Form:
         origin = theirs.pop("resourceVersion", "")
         marks = theirs.get("annotations")
         theirs["annotations"] = {**(marks if isinstance(marks, dict) else {}), ORIGIN_VERSION: origin}
-        return obj, payload
+        return obj, payload, manager
 
     def digest(self, fields: JsonObject) -> bytes:
         """Of all that isn't ignored; b"" where nothing is."""
@@ -1034,6 +1038,18 @@ def _is_plain(mark: Any) -> bool:
     """Whether an annotation of a Secret can be no copy of it: kubectl, kapp, Rancher and others keep what they applied last as
     JSON, or as base64 of it."""
     return not isinstance(mark, str) or (len(mark) <= LONGEST_MARK and "{" not in mark and "\n" not in mark)
+
+
+def last_manager(managed: Any) -> str:
+    """The field manager of the newest of `metadata.managedFields`; "": it can't be told (their times are whole seconds).
+    https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management"""
+    newest, names = "", set[str]()
+    for one in managed if isinstance(managed, list) else ():
+        when, name = (one.get("time"), one.get("manager")) if isinstance(one, dict) else (None, None)
+        if isinstance(when, str) and isinstance(name, str) and when >= newest:
+            names = {name} if when > newest else names | {name}
+            newest = when
+    return names.pop() if len(names) == 1 else ""
 
 
 def _without_keys(value: Any) -> Any:
