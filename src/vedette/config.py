@@ -22,7 +22,7 @@ import ipaddress
 import math
 import re
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
@@ -998,6 +998,38 @@ def show(config: Config) -> str:
     """The settings as YAML, defaults included, secrets as `***`."""
     text: str = yaml.safe_dump(_shown(config, Config), sort_keys=False, allow_unicode=True, width=130)
     return text
+
+
+def secret_variables(config: Config, environ: Mapping[str, str]) -> frozenset[str]:
+    """Names of the environment's variables with a secret of these settings in them, and of those that OpenStack's clients read
+    one from: what the operator's own plugins don't get. (What is in a plugin's own options, it has anyway.)"""
+    secrets = set(_secrets(config))
+    long = [one for one in secrets if len(one) >= SHORTEST_HELD]
+    return frozenset(
+        name for name, value in environ.items() if name in _CLIENTS or value in secrets or any(one in value for one in long)
+    )
+
+
+def _secrets(value: Any) -> Iterator[str]:
+    if isinstance(value, Secret):
+        yield from (value.reveal(),) if value else ()
+    elif isinstance(value, msgspec.Struct):
+        for field in msgspec.structs.fields(value):
+            yield from _secrets(getattr(value, field.name))
+    elif isinstance(value, tuple | list | frozenset):
+        for one in value:
+            yield from _secrets(one)
+    elif isinstance(value, dict):
+        yield from (one.reveal() for one in value.values() if isinstance(one, Secret) and one)
+    elif isinstance(value, str) and without_password(value) != value:
+        yield value
+
+
+SHORTEST_HELD = 8
+"""Characters of a secret that is looked for inside of variables too."""
+_CLIENTS = frozenset(
+    {"OS_PASSWORD", "OS_TOKEN", "OS_AUTH_TOKEN", "OS_APPLICATION_CREDENTIAL_SECRET", "OS_PASSCODE", "VEDETTE_TOKEN"}
+)
 
 
 def _shown(value: Any, hint: Any) -> Any:

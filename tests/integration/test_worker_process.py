@@ -36,7 +36,7 @@ class Rig:
 
     @asynccontextmanager
     async def worker(self, code: str, clock: Any = None, **more: Any) -> AsyncIterator[WorkerProcess]:
-        settings = {name: more.pop(name) for name in ("max_memory", "start_timeout", "grace") if name in more}
+        settings = {name: more.pop(name) for name in ("max_memory", "start_timeout", "grace", "withheld") if name in more}
         (self.folder / "plug.py").write_text(code)
         what = WorkerCode(name="plug", module=str(self.folder / "plug.py"), **more)
         worker = WorkerProcess(what, clock=clock or SystemClock(), telemetry=self.telemetry, **settings)
@@ -657,6 +657,14 @@ async def test_a_dotted_name_is_looked_for_in_the_given_folders(rig: Rig) -> Non
         await worker.close()
 
 
+async def test_a_variable_that_is_withheld_is_not_in_its_environment(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RABBIT_PASSWORD", "guest-of-honour")
+    monkeypatch.setenv("SITE", "north")
+    code = "import os\ndef call(message): return [os.environ.get(name) for name in ('RABBIT_PASSWORD', 'SITE')]"
+    async with rig.worker(code, withheld=frozenset({"RABBIT_PASSWORD"})) as worker:
+        assert await ask(worker, "x") == [None, "north"]
+
+
 # --- a process that speaks for itself
 
 PIPE = """
@@ -705,5 +713,5 @@ def call(message):
     async with rig.worker(PIPE + logs) as worker:
         await ask(worker, "x")
     [record] = [one for one in caplog.records if "b" in one.getMessage() and hasattr(one, "kv") and "logger" in one.kv]
-    assert (record.getMessage(), record.kv["logger"]) == ("b�[2J", "a�[2J")  # type: ignore[attr-defined]
+    assert (record.getMessage(), record.kv["logger"]) == ("b�[2J", "a�[2J")
     assert "\x1b" not in TextFormatter().format(record)

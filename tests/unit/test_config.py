@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vedette import plugins
-from vedette.config import MAX_FILE, Address, Config, load, load_text, show
+from vedette.config import MAX_FILE, Address, Config, load, load_text, secret_variables, show
 from vedette.errors import ConfigError
 from vedette.kit.secret import Secret
 
@@ -542,6 +542,15 @@ handlers:
     assert "hidden" not in shown
     assert "47110815" not in shown
     assert all(word in shown for word in ("seen-1", "seen-2", "seen-3", "max_tokens: 4096", "room=7&token=***"))
+
+
+def test_variables_with_a_secret_are_known_by_what_is_in_them() -> None:
+    text = ISSUE.replace("amqps://rabbit:5671/vhost", '"${RABBIT}"')
+    environ = {
+        **ENVIRON, "RABBIT": "amqps://u:p@rabbit:5671/v", "COPY": "password=guest-of-honour;", "OS_PASSWORD": "x",
+        "PATH": "/bin", "OS_AUTH_URL": "https://keystone:5000", "EMPTY": "",
+    }  # fmt: skip
+    assert secret_variables(load_text(text, environ), environ) == {*ENVIRON, "RABBIT", "COPY", "OS_PASSWORD"}
 
 
 def test_what_is_shown_reads_back() -> None:

@@ -124,6 +124,7 @@ def _build_sources(settings: Config) -> None:
 async def _build_handlers(settings: Config) -> None:
     """The same of handlers: what is shipped is built here, foreign code in a process of its own, as when it runs."""
     from vedette import plugins
+    from vedette.config import secret_variables
     from vedette.engine.inventory import StoredObjects
     from vedette.engine.worker import WorkerProcess, validate
     from vedette.kit.clock import SystemClock
@@ -149,7 +150,7 @@ async def _build_handlers(settings: Config) -> None:
                 raise ConfigError(str(why), path=f"handlers[{at}].options") from None
             continue
         code = WorkerCode(name=one.name, module=found.module, options=one.options or {}, concurrency=one.concurrency)
-        wrong = await validate(code, clock=clock)
+        wrong = await validate(code, clock=clock, withheld=secret_variables(settings, os.environ))
         if wrong:
             raise ConfigError(f"{one.use} ({found.path}) can't be used: {wrong}", path=f"handlers[{at}]")
 

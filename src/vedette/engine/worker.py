@@ -19,7 +19,7 @@ import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Any, cast
 
@@ -94,9 +94,12 @@ class WorkerProcess:
         max_memory: int = MAX_MEMORY,
         start_timeout: float = START_TIMEOUT,
         grace: float = GRACE,
+        withheld: Collection[str] = (),
     ) -> None:
+        """`withheld`: variables of our environment that the process does not get."""
         self._code = code
         self._clock = clock
+        self._withheld = withheld
         self._max_memory, self._start_timeout, self._grace = max_memory, start_timeout, grace
         self._waiting: deque[_Call] = deque()
         self._wanted = asyncio.Event()
@@ -174,7 +177,7 @@ class WorkerProcess:
 
     async def _live(self) -> None:
         """One process from its start to its end."""
-        life = _Life(self._code, self._clock, self._output, self._answered, self._max_memory, self._memory.set)
+        life = _Life(self._code, self._clock, self._output, self._answered, self._max_memory, self._memory.set, self._withheld)
         trouble = "its start was interrupted"
         try:
             trouble = await life.start(self._start_timeout)
@@ -304,7 +307,9 @@ class _Life(asyncio.Protocol):
         answered: Callable[[_Call, Done | Raised], None],
         max_memory: int,
         memory: Callable[[float], None],
+        withheld: Collection[str],
     ) -> None:
+        self._withheld = withheld
         self._code, self._clock, self._output = code, clock, output
         self._on_answer, self._max_memory, self._on_memory = answered, max_memory, memory
         self.in_hand: dict[int, _Call] = {}
@@ -378,7 +383,7 @@ class _Life(asyncio.Protocol):
                 stderr=to_err,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                env={name: value for name, value in os.environ.items() if name not in self._withheld} | {"PYTHONUNBUFFERED": "1"},
             )
         except BaseException:
             ours.close()
@@ -731,10 +736,10 @@ class WorkerHandler:
         await self._worker.close()
 
 
-async def validate(code: WorkerCode, *, clock: Clock, timeout: float = START_TIMEOUT) -> str:
+async def validate(code: WorkerCode, *, clock: Clock, timeout: float = START_TIMEOUT, withheld: Collection[str] = ()) -> str:
     """Import and build the code in a process, for `vedette check-config`: "" when that works, otherwise what is wrong."""
     output = _Output(code.name, clock, lambda lines: None)
-    life = _Life(code, clock, output, lambda call, said: None, MAX_MEMORY, lambda size: None)
+    life = _Life(code, clock, output, lambda call, said: None, MAX_MEMORY, lambda size: None, withheld)
     try:
         return await life.start(timeout, validate=True)
     finally:
