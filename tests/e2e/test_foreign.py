@@ -172,7 +172,7 @@ async def test_kubectl_still_finds_our_own_kinds_elsewhere(running: Running, tmp
         ):
             kubectl = Kubectl(path, tmp_path / f"{number}", "--server", running.url + prefix)
             assert [line[:2] for line in await kubectl.said("get", "ports", "-A", "--no-headers")] == wanted
-        resources = [line[1] for line in await kubectl.said("get", "resources.vedette.dev", "-A", "--no-headers")]
+        resources = [line[0] for line in await kubectl.said("get", "resources.vedette.dev", "--no-headers")]
         assert resources == ["ports.openstack.vedette.dev~2fv1", "nodes~2fv1", "pods~2fv1", "routes.route.openshift.io~2fv1"]
 
 
