@@ -182,6 +182,15 @@ async def test_a_server_has_its_addresses_of_both_families_and_their_names() -> 
     assert rig.dns.records == {}
 
 
+async def test_an_address_outside_of_the_reverse_zone_has_no_ptr_record() -> None:
+    """Whoever makes a network of their own gives its addresses: they name no server that we speak to."""
+    rig = Rig(ptr=True, reverse_zone="2.0.192.in-addr.arpa")
+    await rig.does(server("web", "192.0.2.1", "198.51.100.1", "2001:db8::1", verb="ADDED"))
+    assert sorted(rig.dns.records) == [
+        ("1.2.0.192.in-addr.arpa", "PTR"), ("web.cloud.example.org", "A"), ("web.cloud.example.org", "AAAA")
+    ]  # fmt: skip
+
+
 async def test_nobody_gets_every_name_of_a_zone_by_calling_a_server_star() -> None:
     rig, bold = Rig(), Rig(wildcards=True, address=ROUTER)
     for name in ("*", "*.web", "a.*", "*a"):
@@ -285,6 +294,9 @@ async def test_what_can_not_be_said_in_dns_is_a_dead_letter_with_its_reason() ->
         ({"address": ("{what}",)}, "address"),
         ({"zone": "a..b"}, "no name for DNS"),
         ({"ttl": 2.0**40}, "ttl"),
+        ({"server": ""}, "`zone`, whose SOA record"),
+        ({"server": "", "zone": "cloud.example.org", "ptr": True}, "`reverse_zone`, whose SOA record"),
+        ({"server": "", "reverse_zone": "2.0.192.in-addr.arpa"}, "`zone`, whose SOA record"),
     ],
 )
 def test_settings_that_can_not_work_are_refused_at_the_start(options: dict[str, Any], why: str) -> None:

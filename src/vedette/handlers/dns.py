@@ -57,13 +57,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one `dns` handler."""
 
     server: str = ""
-    """The primary DNS server, an address or a name; none: the one that the zone's SOA record names."""
+    """The primary DNS server, an address or a name; none: the one that the SOA record of `zone` (or `reverse_zone`) names."""
     port: int = 53
     """Its TCP port."""
     zone: str = ""
     """The zone to write in, such as `cloud.example.org`: names outside of it are left alone. None: the server is asked."""
     reverse_zone: str = ""
-    """The zone of the PTR records; none: the server is asked."""
+    """The zone of the PTR records: addresses outside of it have none. None: the server is asked."""
     key_file: FilePath = ""
     """A TSIG key as BIND's `tsig-keygen` writes it: `key "name" { algorithm hmac-sha256; secret "…"; };`."""
     key_name: str = ""
@@ -98,6 +98,10 @@ def build(options: Options, needs: HandlerNeeds) -> DnsHandler:
     """The handler for these settings. Raises ConfigError; nothing is sent yet."""
     if not 0 <= options.ttl <= 2**31 - 1:
         raise ConfigError("is not between 0 and 2147483647 seconds", path="ttl")
+    if not options.server and not (options.zone and (options.reverse_zone or not options.ptr)):
+        # A name or an address of an object's own would say which server we speak to.
+        wanted = "`zone` and, for PTR records, `reverse_zone`" if options.ptr else "`zone`"
+        raise ConfigError(f"is missing: name it, or {wanted}, whose SOA record then names it", path="server")
     nameserver = Nameserver(
         options.server,
         port=options.port,
@@ -262,7 +266,9 @@ class _Says:
             records[type_] = tuple(sorted({*records.get(type_, ()), canonical(type_, str(address))}))
         names: Names = {name: records} if records else {}
         if self._options.ptr:
-            names |= {address.reverse_pointer: {"PTR": (canonical("PTR", f"{name}."),)} for address in addresses}
+            reverse = [address.reverse_pointer for address in addresses]
+            zone = self._options.reverse_zone
+            names |= {one: {"PTR": (canonical("PTR", f"{name}."),)} for one in reverse if not zone or within(one, zone)}
         return names
 
     def _name_of(self, key: Key, found: JsonObject, values: Values) -> str:
