@@ -404,3 +404,11 @@ async def test_tenants_see_the_namespaces_that_are_mapped_to_their_project(tmp_p
             assert [(event["type"], event["object"]["spec"]["host"]) for event in seen] == [
                 ("MODIFIED", "a.example"), ("MODIFIED", "b.example"), ("MODIFIED", "c.example"),
             ]  # fmt: skip
+
+
+async def test_what_another_vedette_owns_is_not_listed_with_ours(running: Running, asker: Asker) -> None:
+    await told(running, resource("handlers", "Handler", VEDETTE, namespaced=False), source="other")
+    await told(running, thing("Handler", f"{VEDETTE}/v1", "theirs", status={"id": "theirs"}), source="other")
+    assert await asker.names(f"/apis/{VEDETTE}/v1/handlers") == []
+    assert await asker.names(f"/clusters/other/apis/{VEDETTE}/v1/handlers") == ["theirs"]
+    assert f"handlers.{VEDETTE}~2fv1" in await asker.names(f"/apis/{VEDETTE}/v1/resources")

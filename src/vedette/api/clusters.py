@@ -20,6 +20,8 @@ from vedette.model.fold import is_whole
 from vedette.model.reading import VEDETTE, has_namespaces
 from vedette.ports import EVERYTHING, Kind, Scope, Selection, Store
 
+RESOURCE = "Resource"
+"""Kind of what says which resources a source has (kinds/resource.py)."""
 MOST_NAMESPACES = 10_000
 """Of one source, where it doesn't follow namespaces themselves; others are not listed."""
 
@@ -127,7 +129,7 @@ async def _resource(store: Store, source: str, group: str, version: str, plural:
 
 
 def _resources(source: str) -> Selection:
-    return Selection(scope=EVERYTHING, group=VEDETTE, kind="Resource", source=source)
+    return Selection(scope=EVERYTHING, group=VEDETTE, kind=RESOURCE, source=source)
 
 
 class _Status(msgspec.Struct):

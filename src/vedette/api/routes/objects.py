@@ -26,7 +26,7 @@ from vedette.engine.watch import ChangeFeed, Form, Memo
 from vedette.errors import BadRequest, Invalid, NotFound
 from vedette.model.change import Version
 from vedette.model.fold import NO_PROJECT, id_of
-from vedette.model.reading import VEDETTE, Key
+from vedette.model.reading import VEDETTE, VEDETTE_SOURCE, Key
 from vedette.model.selector import Selector
 from vedette.model.selector import parse as parse_selector
 from vedette.ports import Kind, Selection
@@ -119,6 +119,14 @@ class _Asked(msgspec.Struct, frozen=True):
         return partial(body) if self.accepted.form == "partial" else body
 
 
+def _source(needs: Needs, request: web.Request, kind: Kind) -> str:
+    """The source of what is asked for; "": of all of them. What Vedette itself owns has no default source: it is ours, not what
+    another Vedette has of the kind; and what there is in clusters is told of each."""
+    if kind.group != VEDETTE or "source" in request.match_info:
+        return clusters.source_of(needs, request)
+    return "" if kind.kind == clusters.RESOURCE else VEDETTE_SOURCE
+
+
 def _asked(needs: Needs, request: web.Request, served: Served) -> _Asked:
     query = request.query
     selector = parse_selector(query.get("labelSelector", ""), query.get("fieldSelector", ""), whole=served.whole)
@@ -130,8 +138,7 @@ def _asked(needs: Needs, request: web.Request, served: Served) -> _Asked:
         scope=request[IDENTITY].scope,
         group=kind.group,
         kind=kind.kind,
-        # What Vedette itself owns is of no source, or tells of one of them: there is no default.
-        source="" if kind.group == VEDETTE and "source" not in request.match_info else clusters.source_of(needs, request),
+        source=_source(needs, request, kind),
     )
     if served.whole:
         id_ = prefix = ""
