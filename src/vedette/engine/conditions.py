@@ -328,6 +328,11 @@ class Condition:
         self._native = tuple(one.native for one in conjuncts if one.native is not None)
         self._rest = rest
 
+    @property
+    def equalities(self) -> dict[Path, str]:
+        """Paths that have to be at these texts for it to hold, as far as they are written `path == 'x'`."""
+        return {one.path: one.wanted for one in self._native if isinstance(one, _Equals)}
+
     def holds(self, view: View) -> bool:
         """Never raises: what can't be evaluated doesn't hold."""
         verdicts = view._verdicts
@@ -624,22 +629,33 @@ def _compare(path: Path, wanted: str, operator: str) -> _Native:
     if path == ("event", "type"):
         return lambda view: (view.appended.entry.notice.event_type == wanted) is equal
 
-    def compare(view: View) -> bool | None:
+    same = _Equals(path, wanted)
+
+    def differs(view: View) -> bool | None:
+        found = same(view)
+        if found is False and type(view.find(path)) in (list, dict):
+            return None if _unfit(view.find(path)) else True
+        return None if found is None else not found
+
+    return same if equal else differs
+
+
+class _Equals:
+    """`path == 'x'`."""
+
+    __slots__ = ("path", "wanted")
+
+    def __init__(self, path: Path, wanted: str) -> None:
+        self.path, self.wanted = path, wanted
+
+    def __call__(self, view: View) -> bool | None:
         try:
-            found = view.find(path)
+            found = view.find(self.path)
         except _FAILED:
             return None
         if type(found) is int and not -_LARGEST < found < _LARGEST:
             return None  # can't be handed to CEL
-        return (found == wanted) is equal
-
-    def differs(view: View) -> bool | None:
-        found = compare(view)
-        if found is True and type(view.find(path)) in (list, dict):
-            return None if _unfit(view.find(path)) else True
-        return found
-
-    return compare if equal else differs
+        return bool(found == self.wanted)
 
 
 _LARGEST = 10**308

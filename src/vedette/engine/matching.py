@@ -12,13 +12,15 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from vedette.engine.conditions import Condition, View
+from vedette.engine.conditions import Condition, Path, View
 from vedette.model.change import Change
 from vedette.model.reading import VEDETTE, VEDETTE_SOURCE, Key
 from vedette.ports import Appended, Kind
 
 KNOWN = 10_000
 """Combinations that are remembered; event types come from outside, so above this it begins anew."""
+WORTHWHILE = 4
+"""Different texts that are asked for at one path before it is looked up instead of compared."""
 
 
 class Match(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +80,7 @@ class Index:
     def __init__(self, rules: Sequence[Sequence[Match]], names: Names) -> None:
         self._rules = rules
         self._names = names
-        self._found: dict[tuple[str, str, str, str, str], tuple[tuple[int, Match], ...]] = {}
+        self._found: dict[tuple[str, str, str, str, str], _Some] = {}
 
     def forget(self) -> None:
         """Kinds have new names."""
@@ -92,19 +94,21 @@ class Index:
         for number, change in enumerate(appended.changes):
             key = change.key
             some = self._candidates(source, key.group, key.kind, change.verb, event_type)
-            if some:
+            if some.any:
                 self._take(hits, some, appended, number, change)
         some = self._candidates(source, "", "", "", event_type)
-        if some:
+        if some.any:
             self._take(hits, some, appended, -1, None)
         return hits
 
-    def _take(
-        self, hits: list[Hit], some: Iterable[tuple[int, Match]], appended: Appended, number: int, change: Change | None
-    ) -> None:
+    def _take(self, hits: list[Hit], some: _Some, appended: Appended, number: int, change: Change | None) -> None:
         view: View | None = None
+        few: Sequence[tuple[int, Match]] = some.always
+        if some.path:
+            view = View(appended, change)
+            few = some.those(view)
         last = -1
-        for handler, match in some:
+        for handler, match in few:
             if handler == last:  # one of its `on:` holds already
                 continue
             if match.projects and match.projects.isdisjoint(projects_of(appended, change)):
@@ -117,19 +121,65 @@ class Index:
             hits.append(Hit(handler, number))
             last = handler
 
-    def _candidates(self, source: str, group: str, kind: str, verb: str, event_type: str) -> tuple[tuple[int, Match], ...]:
+    def _candidates(self, source: str, group: str, kind: str, verb: str, event_type: str) -> _Some:
         place = (source, group, kind, verb, event_type)
         found = self._found.get(place)
         if found is None:
             if len(self._found) > KNOWN:
                 self._found.clear()
-            found = self._found[place] = tuple(
-                (number, match)
-                for number, matches in enumerate(self._rules)
-                for match in matches
-                if not refusals(match, self._names, *place)
+            found = self._found[place] = _Some(
+                [
+                    (number, match)
+                    for number, matches in enumerate(self._rules)
+                    for match in matches
+                    if not refusals(match, self._names, *place)
+                ]
             )
         return found
+
+
+class _Some:
+    """Handlers that could take an event, by their places. Where many of their conditions ask that one path be at some text, each
+    with another, those are found by that text."""
+
+    __slots__ = ("always", "any", "by_text", "path")
+
+    def __init__(self, every: Sequence[tuple[int, Match]]) -> None:
+        self.any = bool(every)
+        texts: dict[Path, set[str]] = {}
+        for _, match in every:
+            for path, text in _equalities(match).items():
+                texts.setdefault(path, set()).add(text)
+        self.path: Path = max(texts, key=lambda path: len(texts[path]), default=())
+        if self.path and len(texts[self.path]) < WORTHWHILE:
+            self.path = ()
+        self.always: list[tuple[int, Match]] = []
+        self.by_text: dict[str, list[tuple[int, Match]]] = {}
+        for one in every:
+            asked = _equalities(one[1])
+            if self.path in asked:
+                self.by_text.setdefault(asked[self.path], []).append(one)
+            else:
+                self.always.append(one)
+
+    def those(self, view: View) -> Sequence[tuple[int, Match]]:
+        """Of these, whose condition may hold; a handler's `on:` beside each other."""
+        try:
+            found = view.find(self.path)
+        except (KeyError, TypeError):
+            return self.always
+        by_text = self.by_text.get(found, ()) if type(found) is str else ()
+        if not by_text or not self.always:
+            return by_text or self.always
+        return sorted((*self.always, *by_text), key=_handler)
+
+
+def _equalities(match: Match) -> Mapping[Path, str]:
+    return match.when.equalities if match.when is not None else {}
+
+
+def _handler(one: tuple[int, Match]) -> int:
+    return one[0]
 
 
 def refusals(match: Match, names: Names, source: str, group: str, kind: str, verb: str, event_type: str) -> list[str]:
