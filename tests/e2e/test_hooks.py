@@ -29,6 +29,7 @@ from vedette.clients.keystone import Keystone, credentials
 from vedette.errors import StoreUnavailable
 from vedette.kit.clock import SystemClock
 from vedette.kit.secret import Secret
+from vedette.kit.tasks import cancel
 from vedette.model.notice import Notice
 from vedette.ports import EVERYTHING, Offer, Selection
 from vedette.store.sqlite import SqliteStore
@@ -403,6 +404,34 @@ async def test_wrong_content_is_a_400_that_says_what_is_wrong() -> None:
         assert json.loads(body)["reason"] == "UnsupportedMediaType"
         assert code == 415
         assert await place.log() == []
+
+
+async def test_bodies_that_anybody_may_have_begun_keep_nobody_out() -> None:
+    """A signature can't be judged before its body is here: who is slow with it, and may be anybody, makes room."""
+    clock = FakeClock()
+    now = START_US // 1_000_000
+    async with hooked(hook("generic", hmac_secret=SECRET, token=Secret(TOKEN)), clock=clock) as place:
+        host, _, port = place.url.removeprefix("http://").rpartition(":")
+        forged = "".join(f"{name}: {value}\r\n" for name, value in signed(b"?", now).items())
+        head = f"POST {GENERIC} HTTP/1.1\r\nHost: x\r\n{forged}Content-Length: 100\r\n\r\n[".encode()
+        slow = []
+        async with asyncio.timeout(SECONDS):
+            for _ in range(routes.MAX_IN_HAND):
+                slow.append(await asyncio.open_connection(host, int(port)))
+                slow[-1][1].write(head)
+            while place.count("hook_requests_in_hand", hook="one") < routes.MAX_IN_HAND:
+                await asyncio.sleep(0.005)
+        assert (await place.send(GENERIC, "{}", **signed(b"{}", now)))[0] == 204
+        assert (await place.send(GENERIC, "[]"))[0] == 204
+        answers = [asyncio.create_task(reader.readline()) for reader, _ in slow]
+        async with asyncio.timeout(SECONDS):
+            while sum(one.done() for one in answers) < 2:
+                await asyncio.sleep(0.005)
+        assert [one.result()[:12] for one in answers if one.done()] == [b"HTTP/1.1 408"] * 2
+        await cancel(*answers)
+        for _, writer in slow:
+            writer.close()
+        assert len(await place.log()) == 2
 
 
 async def test_more_requests_at_one_time_than_a_hook_may_have_are_told_to_come_back() -> None:

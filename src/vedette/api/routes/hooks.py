@@ -35,7 +35,8 @@ from vedette.ports import Offer, Request
 log = logging.getLogger("vedette.api.hooks")
 
 MAX_IN_HAND = 64
-"""Requests of one hook between their headers and their answer; one more is told to come back (429)."""
+"""Requests of one hook between their headers and their answer; one more is told to come back (429). But whoever sends a signature
+is not known before the body is here: of those the one that has been at it the longest goes (408)."""
 BODY_SECONDS = 30.0
 """How long a body may take to come in (408)."""
 BUSY_SECONDS = 1.0
@@ -48,6 +49,18 @@ class _Desk:
     def __init__(self, hook: Hook) -> None:
         self.hook = hook
         self.in_hand = 0
+        self.unproven: dict[asyncio.Timeout, None] = {}
+        """Bodies that are coming in and may be anybody's, the oldest first."""
+
+    def make_room(self) -> None:
+        """For one more. Raises TooBusy."""
+        if self.in_hand < MAX_IN_HAND:
+            return
+        if not self.unproven:
+            raise TooBusy(f"this hook has {MAX_IN_HAND} requests in hand", delay=BUSY_SECONDS)
+        oldest = next(iter(self.unproven))
+        del self.unproven[oldest]
+        oldest.reschedule(0)
 
     def gauged(self) -> float:
         return self.in_hand
@@ -92,11 +105,10 @@ async def _answered(needs: Needs, desk: _Desk, request: web.Request) -> web.Stre
     if request.method != "POST":
         raise MethodNotAllowed("a hook takes POST", allowed=("POST",))
     signed = await admit(hook, request.headers, token_from(request) or "", request.app[AUTHENTICATOR], needs.clock)
-    if desk.in_hand >= MAX_IN_HAND:
-        raise TooBusy(f"this hook has {MAX_IN_HAND} requests in hand", delay=BUSY_SECONDS)
+    desk.make_room()
     desk.in_hand += 1
     try:
-        body = await _body(request, hook.max_body)
+        body = await _body(request, hook.max_body, desk.unproven if signed is not None else {})
         if signed is not None and not signed.fits(hook.hmac_secret, body):
             raise Unauthenticated("the signature is not that of this timestamp and body")
         notices = hook.webhook.parse(_request(needs, hook, request, signed, body))
@@ -117,8 +129,9 @@ def _invitation(webhook: Invites, request: web.Request) -> web.Response:
     return web.Response(status=204, headers={"Allow": "POST", "WebHook-Allowed-Origin": origin, "WebHook-Allowed-Rate": "*"})
 
 
-async def _body(request: web.Request, most: int) -> bytes:
-    """The body, of bounded size and in bounded time. Raises aiohttp's 408 and 413; UnsupportedFormat, BadRequest."""
+async def _body(request: web.Request, most: int, reading: dict[asyncio.Timeout, None]) -> bytes:
+    """The body, of bounded size and in bounded time, meanwhile in `reading`. Raises aiohttp's 408 and 413; UnsupportedFormat,
+    BadRequest."""
     if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         raise UnsupportedFormat("the body is compressed (Content-Encoding): send it as it is")
     if (request.content_length or 0) > most:
@@ -126,14 +139,18 @@ async def _body(request: web.Request, most: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for part in request.content.iter_any():
-                size += len(part)
-                if size > most:
-                    raise _too_large(most, size)
-                parts.append(part)
+        async with asyncio.timeout(BODY_SECONDS) as limit:
+            reading[limit] = None
+            try:
+                async for part in request.content.iter_any():
+                    size += len(part)
+                    if size > most:
+                        raise _too_large(most, size)
+                    parts.append(part)
+            finally:
+                reading.pop(limit, None)
     except TimeoutError:
-        raise web.HTTPRequestTimeout(reason=f"the body took longer than {BODY_SECONDS:g} s") from None
+        raise web.HTTPRequestTimeout(reason=f"the body took longer than {BODY_SECONDS:g} s, or others wait") from None
     except (web.RequestPayloadError, HttpProcessingError) as why:
         raise BadRequest(f"the body can't be read: {type(why).__name__}") from None
     return b"".join(parts)
