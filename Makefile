@@ -62,6 +62,8 @@ bench: $(VENV)/.dev build/oslo/.made ## What it costs and carries, each figure b
 	@$(VENV)/bin/python bench/api_calls.py
 	$(SAY) 'bench/resync.py'
 	@$(VENV)/bin/python bench/resync.py
+	$(SAY) 'bench/dispatch.py'
+	@$(VENV)/bin/python bench/dispatch.py
 	$(SAY) 'bench/big_log.py'
 	@$(VENV)/bin/python bench/big_log.py
 
