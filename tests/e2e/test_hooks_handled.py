@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_processes import free_port
 from serving import SECONDS, Asker, asking, open_service
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
@@ -82,3 +83,36 @@ async def test_an_alarm_runs_a_program_and_a_group_is_a_line(tmp_path: Path, cap
         assert {name: alarm["data"][name] for name in ALARM} == ALARM
         lines = [one.getMessage() for one in caplog.records if one.name == "vedette.handlers.log"]
         assert lines == ["firing: A disk is full (node-1)"]
+
+
+async def test_handlers_that_call_hooks_of_ours_call_each_other_no_more_than_a_few_times(tmp_path: Path) -> None:
+    port = free_port()
+
+    def handler(name: str, source: str, target: str) -> dict[str, Any]:
+        options = {"url": f"http://127.0.0.1:{port}/v1/hooks/{target}", "token": TOKEN}
+        return {"name": name, "use": "http", "on": {"sources": [source]}, "options": options}
+
+    formats = {"a": "cloudevents", "b": "cloudevents", "c": "generic"}
+    more = {
+        "listen": f"127.0.0.1:{port}",
+        "hooks": [{"name": name, "format": format, "token": TOKEN} for name, format in formats.items()],
+        "handlers": [
+            handler("there", "a", "cloudevents/b"),
+            handler("back", "b", "cloudevents/a"),
+            handler("itself", "c", "generic/c"),
+        ],
+    }
+    async with open_service(tmp_path, **more) as running, asking(running) as ask:
+        event = {"specversion": "1.0", "id": "1", "source": "/x", "type": "com.example.thing", "data": {"n": 1}}
+        await post(ask, "/v1/hooks/cloudevents/a", event, **{"Content-Type": "application/cloudevents+json"})
+        await post(ask, "/v1/hooks/generic/c", {"n": 1})
+        await until_settled(ask)
+        assert running.service.store is not None
+        ended = {
+            name: [one.outcome for one in await running.service.store.deliveries(handler=name)]
+            for name in ("there", "back", "itself")
+        }
+        assert ended == {"there": ["done"] * 3, "back": ["done", "done", "suppressed"], "itself": ["done", "suppressed"]}
+        _, _, body = await ask.get("/v1/events?after=0&follow=false")
+        told = [json.loads(line) for line in body.splitlines()]
+        assert {one["type"] for one in told if one["source"] in ("/sources/a", "/sources/b")} == {"openstack.com.example.thing"}

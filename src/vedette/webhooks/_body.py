@@ -24,6 +24,8 @@ MAX_BATCH = 1000
 OURS = "vedette."
 """How the types begin that only Vedette itself gives."""
 
+REQUEST_ID = "x-openstack-request-id"
+
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -109,8 +111,17 @@ def with_received(body: bytes, request: Request) -> bytes:
 
 
 def notice(request: Request, *, id: str, type: str, payload: bytes, **more: Any) -> Notice:
-    """A notice of this hook, its payload scrubbed."""
-    return Notice(id=id, source=request.name, event_type=type, payload=msgspec.Raw(scrub(payload)), **more)
+    """A notice of this hook, its payload scrubbed; with the caller's request id, by which a handler knows what its own calls have
+    brought about."""
+    asked = header(request, REQUEST_ID)
+    return Notice(
+        id=id,
+        source=request.name,
+        event_type=type,
+        payload=msgspec.Raw(scrub(payload)),
+        request_id=asked if len(asked) <= MAX_NAME else "",
+        **more,
+    )
 
 
 def _can_be_stored(value: str) -> bool:

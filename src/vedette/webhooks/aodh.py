@@ -18,9 +18,7 @@ import msgspec
 
 from vedette.model.notice import Notice
 from vedette.ports import Request, Webhook
-from vedette.webhooks._body import MAX_NAME, digest, event_type, header, json_object, notice, text, traceparent, with_received
-
-REQUEST_ID = "x-openstack-request-id"
+from vedette.webhooks._body import REQUEST_ID, digest, event_type, header, json_object, notice, text, traceparent, with_received
 
 _ODD = re.compile(r"[^a-z0-9]+")
 
@@ -56,7 +54,6 @@ class Aodh:
                 # Part of what makes a duplicate: with the header, the same at any time is one event.
                 sent_at=0 if request_id else request.received_at,
                 publisher="aodh",
-                request_id=request_id if len(request_id) <= MAX_NAME else "",
                 traceparent=traceparent(header(request, "traceparent")),
             ),
         )

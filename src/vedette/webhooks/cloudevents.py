@@ -89,7 +89,8 @@ class CloudEvents:
             request,
             # A source is a URI and has no spaces; where one has, the pair must still be told from every other.
             id=short_id(f"{source.replace(' ', '%20')} {id_}"),
-            type=event_type(text(said, "type", where)),
+            # Another Vedette says so of what it has from its cloud (model/cloudevent.py).
+            type=event_type(text(said, "type", where).removeprefix("openstack.")),
             payload=event.whole() if self._whole else event.payload(),
             sent_at=max(when or 0, 0),
             publisher=short_id(source),
