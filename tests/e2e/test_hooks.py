@@ -425,9 +425,9 @@ async def test_bodies_that_anybody_may_have_begun_keep_nobody_out() -> None:
         assert (await place.send(GENERIC, "[]"))[0] == 204
         answers = [asyncio.create_task(reader.readline()) for reader, _ in slow]
         async with asyncio.timeout(SECONDS):
-            while sum(one.done() for one in answers) < 2:
-                await asyncio.sleep(0.005)
-        assert [one.result()[:12] for one in answers if one.done()] == [b"HTTP/1.1 408"] * 2
+            await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
+        # (The room that the first one made is enough for the second, which comes after it.)
+        assert [one.result()[:12] for one in answers if one.done()] == [b"HTTP/1.1 408"]
         await cancel(*answers)
         for _, writer in slow:
             writer.close()
