@@ -217,4 +217,6 @@ async def test_nothing_is_missed_when_vedette_is_killed_deletions_least_of_all(t
                 for one, path in zip(followers, life.resources, strict=True):
                     hold(one.told, life.states[path])
             finally:
-                child.stop()
+                code = child.stop()
+        assert code == 0, child.errors()
+        assert "Traceback" not in child.errors()

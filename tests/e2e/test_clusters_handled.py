@@ -204,7 +204,8 @@ async def test_what_is_in_a_secret_is_nowhere(place: Place) -> None:
         "list": (await place.get(f"/clusters/prod{place.maps.path()}"))[1],
         "log lines": child.errors().encode(),
     }
-    child.stop()
+    assert child.stop() == 0, child.errors()
+    assert "Traceback" not in child.errors()
     seen["store"] = b"".join(file.read_bytes() for file in (place.folder / "data").iterdir() if file.is_file())
     for name in ("calls", "events", "list", "store"):
         assert b"a word for everybody" in seen[name], name

@@ -151,6 +151,7 @@ async def test_each_reaches_its_targets_in_order_through_kills_and_a_restart_of_
                 # Why, and what became of it.
                 kept = called[-1]
                 explained = json.loads((await client.get(f"/v1/explain/{kept['revision']}"))[1])
+                assert "Traceback" not in child.errors()
                 cmdb, other = explained["handlers"]
                 assert (cmdb["handler"], cmdb["matched"], other["handler"], other["matched"]) == ("cmdb", True, "queue", True)
                 (delivery,) = cmdb["deliveries"]

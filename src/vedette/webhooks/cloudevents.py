@@ -80,7 +80,7 @@ class CloudEvents:
         said = event.attributes
         if said.get("specversion") != "1.0":
             raise NotUnderstood(f'{where}specversion is not "1.0"')
-        id_, source = text(said, "id", where), text(said, "source", where)
+        id_, source, type_ = (text(said, name, where) for name in ("id", "source", "type"))
         time = said.get("time")
         when = parse_us(time) if isinstance(time, str) else None
         if time is not None and when is None:
@@ -89,8 +89,8 @@ class CloudEvents:
             request,
             # A source is a URI and has no spaces; where one has, the pair must still be told from every other.
             id=short_id(f"{source.replace(' ', '%20')} {id_}"),
-            # Another Vedette says so of what it has from its cloud (model/cloudevent.py).
-            type=event_type(text(said, "type", where).removeprefix("openstack.")),
+            # What another Vedette has from its cloud begins so (model/cloudevent.py).
+            type=event_type(type_.removeprefix("openstack.") or type_),
             payload=event.whole() if self._whole else event.payload(),
             sent_at=max(when or 0, 0),
             publisher=short_id(source),
