@@ -54,6 +54,8 @@ SECRET = "secret-of-a"
 KINDS = plugins.kinds()
 LISTS = [f"/apis/{kind.group}/v1/{{}}{kind.plural}" for kind in KINDS]
 """With the place of a namespace in it."""
+OURS = [path for path in LISTS if path.startswith("/apis/vedette.dev/")]
+"""Those that are in no namespace."""
 FORMS = {
     "json": "application/json",
     "table": "application/json;as=Table;v=v1;g=meta.k8s.io",
@@ -156,6 +158,7 @@ def paths(ids: Sequence[tuple[str, str]], endpoints: Sequence[str] = ("port", "c
     found += [f"{ROUTES}/routes", f"{ROUTES}/routes/a", "/clusters/*/apis/route.openshift.io/v1/routes"]
     found += [f"{CLUSTER}/api/v1/{path}" for path in ("nodes", "nodes/n1", "namespaces", "namespaces/space-of-b")]
     found += [f"{CLUSTER}/api/v1/namespaces/space-of-b/nodes{name}" for name in ("", "/n1")]
+    found += ["/v1/handlers", "/v1/deadletters", "/v1/deadletters/h.1", "/v1/explain/1", "/apis/vedette.dev/v1/handlers/h"]
     found += [f"/v1/events?after=0&follow=false{more}" for more in ("", f"&project={A}", f"&project={B}", "&kind=port")]
     return found
 
@@ -167,7 +170,7 @@ def streams(place: Cloud) -> list[str]:
     found = []
     for start in ("", f"&resourceVersion={store.oldest}"):
         found += [f"{path.format('')}?watch=1&timeoutSeconds=1&allowWatchBookmarks=1{start}" for path in LISTS]
-        found += [f"{path.format(f'namespaces/{A}/')}?watch=1&timeoutSeconds=1{start}" for path in LISTS]
+        found += [f"{path.format(f'namespaces/{A}/')}?watch=1&timeoutSeconds=1{start}" for path in LISTS if path not in OURS]
         found += [f"{ROUTES}/routes?watch=1&timeoutSeconds=1{start}", f"{CLUSTER}/api/v1/nodes?watch=1&timeoutSeconds=1{start}"]
         found.append(f"/api/v1/namespaces?watch=1&timeoutSeconds=1{start}")
         for endpoint in ("port", "compute"):
@@ -176,7 +179,11 @@ def streams(place: Cloud) -> list[str]:
     return found
 
 
-POSTS = ("/v1/tickets", "/v1/resync")
+ADMINS = (
+    "/v1/resync", "/v1/deadletters/redrive", "/v1/deadletters/discard", "/v1/handlers/h/forget", "/v1/handlers/h/replay",
+)  # fmt: skip
+"""POSTs that nobody else may do."""
+POSTS = ("/v1/tickets", *ADMINS)
 HOOK = "/v1/hooks/generic/nobody"
 """Hooks judge their callers themselves (test_hooks.py); one that isn't there looks the same to everybody."""
 
@@ -205,10 +212,10 @@ async def crawl(place: Cloud, asker: Asker, who: str, ids: Sequence[tuple[str, s
         path = f"/v1/events?after=0&follow=false&ticket={json.loads(body)['ticket']}"
         answers[f"ticket {sse}"] = (await asker.get(path, headers=accept))[2]
 
-    async def resync() -> None:
-        code, said, body = await asker.get("/v1/resync", method="POST", headers=headers)
-        assert code == 403
-        answers["resync"] = repr(sorted(said.items())).encode() + body
+    async def refused(path: str) -> None:
+        code, said, body = await asker.get(path, method="POST", headers=headers)
+        assert code == 403, (path, code, body)
+        answers[f"POST {path}"] = repr(sorted(said.items())).encode() + body
 
     async with asyncio.TaskGroup() as group:
         for form in FORMS:
@@ -220,7 +227,8 @@ async def crawl(place: Cloud, asker: Asker, who: str, ids: Sequence[tuple[str, s
                     group.create_task(follow(path, form))
         group.create_task(tickets(True))
         group.create_task(tickets(False))
-        group.create_task(resync())
+        for path in ADMINS:
+            group.create_task(refused(path))
         token = place.tokens[who]
         for path in (f"/port/{token}", f"/{token}/port", f"/{token}/compute"):
             group.create_task(follow(f"{path}?timeoutSeconds=1", "json"))
