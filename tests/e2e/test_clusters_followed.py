@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from cli_processes import free_port
-from clustering import AUTH, HurriedClock, Life, following, hold, until_equal
+from clustering import AUTH, OPS, HurriedClock, Life, following, hold, until_equal
 from rig import Child
 
 from vedette.app import Service
@@ -220,3 +220,47 @@ async def test_nothing_is_missed_when_vedette_is_killed_deletions_least_of_all(t
                 code = child.stop()
         assert code == 0, child.errors()
         assert "Traceback" not in child.errors()
+
+
+async def test_two_in_a_row_are_killed_in_turn_and_the_last_one_tells_it_all(tmp_path: Path) -> None:
+    print(f"VEDETTE_SEED={SEED}")
+    rng, first, second = random.Random(SEED), free_port(), free_port()
+    async with FakeKubernetes(SystemClock()) as cluster:
+        life, wanted = lived(cluster, rng, "/clusters/far")
+        life.change(20)
+        near = source(cluster)
+        far = {**near, "name": "far", "server": f"http://127.0.0.1:{first}{PROD}", "token": OPS}
+        children = []
+        for name, one, port in (("first", near, first), ("second", far, second)):
+            (tmp_path / name).mkdir()
+            children.append(Child(tmp_path / name, configuration(tmp_path / name / "data", one, port=port), port))
+
+        def url() -> str:
+            return f"http://127.0.0.1:{second}"
+
+        async with following(url, list(wanted)) as followers:
+            for child in children:
+                child.start()
+            try:
+                await until_equal(url, wanted, followers)
+                for killed in ([0], [1], [0, 1]):
+                    for _ in range(rng.randrange(20)):
+                        life.change()
+                        await asyncio.sleep(0.002)
+                    for number in killed:
+                        children[number].kill()
+                    life.change(rng.randrange(5, 10))
+                    for number in killed:
+                        children[number].start()
+                    await until_equal(url, wanted, followers)
+                for one, path in zip(followers, life.resources, strict=True):
+                    # Its versions are the first one's; no two states of an object are alike.
+                    states = life.states[path]
+                    told = [
+                        each._replace(version=next((state.version for state in states[each.name] if state.obj == each.obj), ""))
+                        for each in one.told
+                    ]
+                    hold(told, states)
+            finally:
+                codes = [child.stop() for child in children]
+        assert codes == [0, 0], [child.errors() for child in children]
