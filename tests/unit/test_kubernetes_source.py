@@ -582,6 +582,14 @@ async def test_what_a_list_brought_before_it_broke_off_is_not_lost() -> None:
 # --- starting anew
 
 
+async def test_a_start_without_objects_says_nothing_again() -> None:
+    async with rigged() as (rig, _):
+        before = len(rig.offered)
+        await rig.restart()
+        await rig.ready(step=1)
+        assert len(rig.offered) == before == 1
+
+
 async def test_settings_that_go_to_and_fro_are_followed_each_time() -> None:
     """An object that never moves meanwhile is told again, at the same version."""
     async with rigged() as (rig, [routes]):

@@ -552,7 +552,7 @@ class Reflector:
             if after is None:
                 break
             await asyncio.sleep(0)
-        if not self._known:
+        if not self._known and not same:
             self._told = None
 
     async def _look(self) -> None:
