@@ -183,7 +183,7 @@ class HttpHandler:
         text = f"{status} from {self._origin}" + (f": {said}" if said else "")
         if status in LATER or status >= 500:
             delay = retry_after(answer.headers.get("Retry-After", ""), self._clock)
-            raise TryLater(text) if delay is None else TryLater(text, delay=delay)
+            raise TryLater(text, delay=delay or 0.0)  # without a word of the target's, `retry` says when
         if 300 <= status < 400 and "Location" in answer.headers:
             where = excerpt(answer.headers["Location"].partition("?")[0])
             raise GiveUp(f"{status} from {self._origin}, which points to {where}: redirects are not followed, set `url` to it")
