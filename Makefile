@@ -3,6 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 
+# Tests wait for servers and sleepers more than they compute: two processes, however few processors. A file stays in one of them.
+WORKERS ?= 2
+
 # Packages of the distribution, each where it is first needed. They are installed as root or through `sudo -n`; else the
 # command to run is printed.
 VENV_PACKAGES := python3-venv
@@ -30,7 +33,7 @@ demo: $(VENV)/.runtime ## A recorded cloud, live on 127.0.0.1:8470, until Ctrl-C
 
 test: $(VENV)/.dev packages kubectl ## Every test (ARGS="-k watch" for some)
 	$(SAY) 'pytest'
-	@VEDETTE_KUBECTL="$$(ls $(KUBECTL) 2>/dev/null)" $(VENV)/bin/python -m pytest $(ARGS)
+	@VEDETTE_KUBECTL="$$(ls $(KUBECTL) 2>/dev/null)" $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-cloud: $(VENV)/.dev kubectl ## Against a real OpenStack on this machine: 4 GiB, many minutes, root (CLOUD=keep leaves it up)
 	$(SAY) 'a control plane, and pytest tests/realcloud'

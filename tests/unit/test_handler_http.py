@@ -175,7 +175,7 @@ async def test_other_statuses_may_be_the_expected_ones(target: Target) -> None:
 
 
 async def test_retry_after_is_kept_to(target: Target) -> None:
-    for text, delay in [("17", 17.0), ("Fri, 20 Nov 2026 15:20:06 GMT", 60.0), ("soon", 1.0)]:
+    for text, delay in [("17", 17.0), ("Fri, 20 Nov 2026 15:20:06 GMT", 60.0), ("soon", 0.0)]:
         target.says(503, Retry_After=text)
         with pytest.raises(TryLater) as raised:
             await call(target.url)
