@@ -19,6 +19,10 @@ from vedette.api.auth import StaticToken, TokensAuthenticator
 from vedette.api.rights import Rights
 from vedette.api.server import Needs, Server, build
 from vedette.api.tickets import Tickets
+from vedette.engine.dispatch import Dispatch
+from vedette.engine.ingest import Ingest
+from vedette.engine.resync import Resync
+from vedette.engine.verify import Verify
 from vedette.engine.watch import Hub, Limits
 from vedette.kit.clock import SystemClock
 from vedette.kit.memory import look_for_cycles_seldom
@@ -51,8 +55,13 @@ async def main(size: int) -> None:
     hub = Hub(store, Limits(max_watchers=50_000, bookmark_seconds=15.0), telemetry)
     token = StaticToken(token=Secret(TOKEN), name="bench", projects=(PROJECT,), roles=("member",))
     authenticator = TokensAuthenticator((token,), admin_roles=("admin",))
+    kinds = plugins.kinds()
+    ingest = Ingest(store, kinds, telemetry)
     needs = Needs(
-        store=store, hub=hub, kinds=plugins.kinds(), clock=clock, telemetry=telemetry, rights=Rights(authenticator, clock),
+        store=store, hub=hub, kinds=kinds, clock=clock, telemetry=telemetry, rights=Rights(authenticator, clock),
+        resync=Resync(store, ingest.record, kinds, {}, clock, telemetry, connected=lambda _name: True),
+        verify=Verify(store, ingest.record, kinds, {}, hub.followed, clock, telemetry),
+        dispatch=Dispatch(store, [], kinds, clock, telemetry),
         tickets=Tickets(clock), sources=lambda: [], source_names=("s",), default_source="s", max_streams=50_000,
     )  # fmt: skip
     server = Server(build(needs, authenticator), listen=[("127.0.0.1", 0)], tls=None)

@@ -319,8 +319,8 @@ class Dispatch:
         self._news.set()
 
     async def _sort(self) -> None:
-        """The live ones, all by one look at each entry."""
-        while True:
+        """The live ones, all by one look at each entry; until it is told to stop: what comes then is sorted at the next start."""
+        while not self._stopping:
             while self._unwritten > UNWRITTEN:
                 await self._wait_written()
             if self._shared >= self._heard_from:
@@ -518,7 +518,7 @@ class Dispatch:
     async def _catch_up(self, line: Line) -> None:
         """Read the log for one handler until it is where the live ones are."""
         line.changed = True
-        while True:
+        while not self._stopping:
             if line.full:
                 line.room.clear()
                 await line.room.wait()
