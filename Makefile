@@ -65,6 +65,10 @@ bench: $(VENV)/.dev build/oslo/.made ## What it costs and carries, each figure b
 	@$(VENV)/bin/python bench/api_calls.py
 	$(SAY) 'bench/resync.py'
 	@$(VENV)/bin/python bench/resync.py
+	$(SAY) 'bench/conditions.py'
+	@$(VENV)/bin/python bench/conditions.py
+	$(SAY) 'bench/kubernetes_watch.py'
+	@$(VENV)/bin/python bench/kubernetes_watch.py
 	$(SAY) 'bench/dispatch.py'
 	@$(VENV)/bin/python bench/dispatch.py
 	$(SAY) 'bench/big_log.py'
