@@ -175,9 +175,9 @@ def contract() -> dict[str, dict[str, Promise]]:
 
 
 def plurals() -> dict[str, str]:
-    """Kind to plural, from docs/kinds.md."""
-    rows = re.findall(r"^\| \[(\w+)\]\(#\w+\) \| `(\w+)` \|", KINDS_PAGE.read_text(), re.MULTILINE)
-    return dict(rows)
+    """Kind to plural, from docs/kinds.md, of what a cloud has."""
+    rows = re.findall(r"^\| \[(\w+)\]\(#\w+\) \| `(\w+)` \|(.*)$", KINDS_PAGE.read_text(), re.MULTILINE)
+    return {kind: plural for kind, plural, more in rows if "Vedette's own" not in more}
 
 
 _CONTRACT = contract()

@@ -202,9 +202,9 @@ class OssHandler:
                 context.remember("began", event.appended_at)
 
     def _is_older(self, created: Any, event: Event) -> bool:
-        """Whether it was there before this handler was."""
+        """Whether it was there before this handler was. Nova says whole seconds: one of the same second is rather told than lost."""
         when = parse_us(created) if isinstance(created, str) else None
-        return when is not None and when < (self._began or event.appended_at)
+        return when is not None and when // 1_000_000 < (self._began or event.appended_at) // 1_000_000
 
     def _ignore(self, reason: str) -> str:
         self._ignored.labels(self._needs.name, reason).inc()
