@@ -46,7 +46,7 @@ def event_watcher(
 ) -> None:
     """Call plugins for each change of a Kubernetes or OpenShift resource.
 
-    Runs until SIGTERM or Ctrl-C. Every key of the section [global] can also be set by the environment, in upper case.
+    Runs until SIGTERM or Ctrl-C. Every key of the section `global` can also be set by the environment, in upper case.
     """
     from vedette.compat.event_watcher import FATAL, CannotWatch
 
