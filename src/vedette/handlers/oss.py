@@ -202,7 +202,7 @@ class OssHandler:
                 context.remember("began", event.appended_at)
 
     def _is_older(self, created: Any, event: Event) -> bool:
-        """Whether it was there before this handler was. Nova says whole seconds: one of the same second is rather told than lost."""
+        """Whether it was there before this handler. Nova says whole seconds: one of the same second is rather told than lost."""
         when = parse_us(created) if isinstance(created, str) else None
         return when is not None and when // 1_000_000 < (self._began or event.appended_at) // 1_000_000
 
