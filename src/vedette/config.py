@@ -37,6 +37,7 @@ from vedette.kit.clock import parse_us
 from vedette.kit.secret import MASK, Secret, without_password
 from vedette.kit.units import UNIT, Bytes, FilePath, Seconds, parse_duration, parse_size, show_duration, show_size
 from vedette.model.reading import VEDETTE_SOURCE
+from vedette.ports import Kind
 
 MAX_FILE = 256 * 1024
 """Bytes of a configuration file."""
@@ -863,6 +864,10 @@ def _check_hooks(config: Config, refuse: Callable[[str, str], None]) -> None:
 
 def _check_handlers(config: Config, refuse: Callable[[str, str], None]) -> None:
     seen: set[str] = set()
+    kinds = {name for kind in plugins.kinds() for one in _called(kind) for name in (one, f"{one}.{kind.group}")}
+    singulars = [kind.singular for kind in plugins.kinds()]
+    # What a cluster's kinds are called is known when it is followed.
+    followed = any(source.type == "kubernetes" for source in config.sources)
     for number, one in enumerate(config.handlers):
         at = f"handlers[{number}]"
         if not _NAME.fullmatch(one.name):
@@ -892,10 +897,17 @@ def _check_handlers(config: Config, refuse: Callable[[str, str], None]) -> None:
             for name in on.sources:
                 if name not in known:
                     refuse(f"{at}.on[{index}].sources", _unknown(name, known, "there is no such source or hook"))
+            for name in () if followed else on.kinds:
+                if name.lower() not in kinds:
+                    refuse(f"{at}.on[{index}].kinds", _unknown(name, singulars, "there is no such kind"))
             if on.when:
                 _condition(conditions.compile, on.when, f"{at}.on[{index}].when", refuse)
         if one.window is not None:
             _check_window(one.window, f"{at}.window", refuse)
+
+
+def _called(kind: Kind) -> tuple[str, ...]:
+    return (kind.singular, kind.plural, kind.kind.lower(), *kind.short_names)
 
 
 def _check_window(window: Window, at: str, refuse: Callable[[str, str], None]) -> None:

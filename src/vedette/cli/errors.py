@@ -33,13 +33,14 @@ class OneLineErrors(TyperGroup):
         except VedetteError as why:
             if ctx.params.get("debug"):
                 raise
-            complain(str(why))
+            # What is wrong in a condition is pointed at, below a line of it.
+            complain(*(str(why).split("\n") if isinstance(why, ConfigError) else [str(why)]))
             raise typer.Exit(exit_code(why)) from why
 
 
-def complain(message: str) -> None:
-    """One line on stderr, coloured where somebody looks."""
-    text = plain(message)
+def complain(*lines: str) -> None:
+    """One line on stderr (or a few of ours), coloured where somebody looks."""
+    text = "\n".join(map(plain, lines))
     sys.stdout.flush()
     typer.secho("Error: ", fg=typer.colors.RED, bold=True, err=True, nl=False)
     typer.echo(text, err=True)
