@@ -16,17 +16,20 @@ CERT_DAYS = 21
 TLS_SECONDS = 5.0
 
 
-async def check_certificate(about: str, host: str, port: int, ca: str) -> Findings:
-    """The certificate of somebody we connect to."""
+async def check_certificate(
+    about: str, host: str, port: int, ca: str, *, name: str = "", setting: str = "tls_ca, cacert"
+) -> Findings:
+    """The certificate of somebody we connect to. `name`: what it is made for, where that isn't `host`; `setting`: where the
+    configuration names the CA."""
     try:
         context = ssl.create_default_context(cafile=ca or None)
-        ends = await asyncio.to_thread(remote_certificate_end, host, port, context)
+        ends = await asyncio.to_thread(remote_certificate_end, host, port, context, name)
     except ssl.SSLCertVerificationError as why:
         yield Finding(
             "fail",
             about,
             f"the certificate of {host}:{port} is not accepted: {why.verify_message}",
-            "name the file of its CA in the configuration (tls_ca, cacert), or use the host name it is made for",
+            f"name the file of its CA in the configuration ({setting}), or use the host name it is made for",
         )
     except (OSError, ValueError) as why:
         # Whoever connects in earnest says more.
@@ -105,11 +108,11 @@ def _inside(der: bytes, at: int) -> tuple[bytes, int]:
     return der[start : start + length], start + length
 
 
-def remote_certificate_end(host: str, port: int, context: ssl.SSLContext) -> float:
+def remote_certificate_end(host: str, port: int, context: ssl.SSLContext, name: str = "") -> float:
     """When the certificate of a TLS listener ends. Blocks for TLS_SECONDS at the most. Raises OSError (SSLError too)."""
     with (
         socket.create_connection((host, port), TLS_SECONDS) as raw,
-        context.wrap_socket(raw, server_hostname=host) as tls,
+        context.wrap_socket(raw, server_hostname=name or host) as tls,
     ):
         der = tls.getpeercert(binary_form=True)
         if der is None:

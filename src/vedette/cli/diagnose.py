@@ -2,7 +2,7 @@
 
 Settings come in, findings go out, each with the exact fix. Every look is bounded in time; one that can't be had is a finding too,
 never the end. What a broker, a Keystone or an API says is asked in `clients/`; what it means is decided here, and in
-diagnose_broker.py, diagnose_cloud.py, diagnose_service.py.
+diagnose_broker.py, diagnose_cloud.py, diagnose_cluster.py, diagnose_service.py.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from vedette import config as settings
 from vedette.cli.certificates import certificate_end, check_certificate, expiry
 from vedette.cli.diagnose_broker import check_broker
 from vedette.cli.diagnose_cloud import check_cloud
+from vedette.cli.diagnose_cluster import check_cluster
 from vedette.cli.diagnose_service import check_service, server_url
 from vedette.cli.finding import Asked, Broker, Finding, Findings, skew_of
 from vedette.cli.show import size
@@ -63,6 +64,9 @@ async def examine(asked: Asked) -> Findings:
                 async for finding in check_broker(source, asked, broker, running=running):
                     yield finding
                 async for finding in check_cloud(source, asked, broker):
+                    yield finding
+            elif source.type == "kubernetes":
+                async for finding in check_cluster(source):
                     yield finding
             elif source.type == "replay":
                 yield check_recording(source)

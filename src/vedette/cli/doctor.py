@@ -85,7 +85,7 @@ def doctor(
     os_cloud: CloudOption = None,
     allow_insecure: InsecureOption = False,
 ) -> None:
-    """Check the broker, the cloud's API, Keystone, the disk and the running service, and print the fix for what is wrong.
+    """Check broker, cloud, clusters, Keystone, disk and the running service, and print the fix for what is wrong.
 
     Changes nothing, but for what --try-port makes and deletes: on the broker it only looks, and listens on a queue of its own
     that is gone with its connection. Exit code 1 when something fails.

@@ -19,7 +19,7 @@ from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -84,6 +84,7 @@ _PATCH_TYPES = {
     "apply": "application/apply-patch+yaml",
 }
 _encode = msgspec.json.Encoder().encode
+_Form = TypeVar("_Form")
 
 
 # --- who we are there ------------------------------------------------------------------------------------------------------
@@ -286,6 +287,26 @@ class _Group(msgspec.Struct):
 
 class _Groups(msgspec.Struct):
     groups: list[_Group] = []
+
+
+class _Verdict(msgspec.Struct):
+    allowed: bool = False
+
+
+class _AccessReview(msgspec.Struct):
+    status: _Verdict = msgspec.field(default_factory=_Verdict)
+
+
+class _User(msgspec.Struct):
+    username: str = ""
+
+
+class _Reviewed(msgspec.Struct):
+    userInfo: _User = msgspec.field(default_factory=_User)
+
+
+class _SelfReview(msgspec.Struct):
+    status: _Reviewed = msgspec.field(default_factory=_Reviewed)
 
 
 # --- lists and watches -----------------------------------------------------------------------------------------------------
@@ -532,6 +553,8 @@ class Kubernetes:
         self._entering = asyncio.Lock()
         self._tls: ssl.SSLContext | None = None
         self._tls_of: tuple[str, ...] | None = None
+        self._dated: tuple[int, int, str] | None = None
+        """When the last request was sent and answered (ours, microseconds), and the answer's Date."""
 
     # --- objects
 
@@ -630,13 +653,36 @@ class Kubernetes:
             raise NotFound(f"the API serves no {text}: neither in the core group nor in any other")
         return found
 
-    async def _in_any_group(self, word: str, version: str) -> Resource | None:
+    async def served(self) -> list[str]:
+        """`plural.group/version` of all there is in the core group, and in each other group's preferred version; a group that
+        doesn't answer is left out."""
+        groups = await self._every_group()
+        versions = [(one.name, (one.preferredVersion or one.versions[0]).version) for one in groups if one.versions]
+        turns = asyncio.Semaphore(PARALLEL)
+
+        async def ask(group: str, version: str) -> list[str]:
+            try:
+                async with turns:
+                    listed = await self._listed(_root(group, version))
+            except VedetteError:
+                return []
+            plurals = [one.name for one in listed if "/" not in one.name]
+            return [f"{plural}.{group}/{version}" if group else f"{plural}/{version}" for plural in plurals]
+
+        answers = await asyncio.gather(*(ask(*one) for one in (("", "v1"), *versions)))
+        return [name for names in answers for name in names]
+
+    async def _every_group(self) -> list[_Group]:
+        """At most MOST_GROUPS; the core group is none of them."""
         try:
-            groups = _groups(await self.request("GET", "/apis")).groups[:MOST_GROUPS]
+            return _groups(await self.request("GET", "/apis")).groups[:MOST_GROUPS]
         except NotFound:
-            return None
+            return []
         except (msgspec.DecodeError, RecursionError) as why:
             raise CloudUnavailable(f"the API's groups can't be read: {why}") from None
+
+    async def _in_any_group(self, word: str, version: str) -> Resource | None:
+        groups = await self._every_group()
         groups.sort(key=lambda one: one.name != "route.openshift.io")
         turns = asyncio.Semaphore(PARALLEL)
 
@@ -677,15 +723,10 @@ class Kubernetes:
         return await self._in_list(word, group, version)
 
     async def _in_list(self, word: str, group: str, version: str, *, root: str = "") -> Resource | None:
-        path = root or (
-            f"/apis/{quote(group, safe='')}/{quote(version, safe='')}" if group else f"/api/{quote(version, safe='')}"
-        )
         try:
-            listed = _resources(await self.request("GET", path)).resources
+            listed = await self._listed(root or _root(group, version))
         except NotFound:
             return None
-        except (msgspec.DecodeError, RecursionError) as why:
-            raise CloudUnavailable(f"what {path} serves can't be read: {why}") from None
         lower = word.lower()
         names: tuple[Callable[[_Listed], Sequence[str]], ...] = (
             lambda one: (one.name,),
@@ -708,6 +749,44 @@ class Kubernetes:
                         root=root,
                     )
         return None
+
+    async def _listed(self, path: str) -> list[_Listed]:
+        try:
+            return _resources(await self.request("GET", path)).resources
+        except (msgspec.DecodeError, RecursionError) as why:
+            raise CloudUnavailable(f"what {path} serves can't be read: {why}") from None
+
+    # --- who we are there, and what we may
+
+    async def may(self, resource: Resource, verb: str, namespace: str = "", name: str = "") -> bool:
+        """Whether the account may; `namespace` "": in all of them, `name` "": with every object. As a rule everybody may ask this
+        (system:basic-user). https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/"""
+        attributes = {"verb": verb, "group": resource.group, "version": resource.version, "resource": resource.plural}
+        attributes |= {"namespace": namespace if resource.namespaced else "", "name": name}
+        review = await self._review("authorization.k8s.io", "SelfSubjectAccessReview", {"resourceAttributes": attributes})
+        return _reviewed(review, _AccessReview).status.allowed
+
+    async def who(self) -> str:
+        """The user that we are there; before Kubernetes 1.28 that can't be asked: NotFound."""
+        return _reviewed(
+            await self._review("authentication.k8s.io", "SelfSubjectReview", {}), _SelfReview
+        ).status.userInfo.username
+
+    async def _review(self, group: str, kind: str, spec: JsonObject) -> bytes:
+        body = {"apiVersion": f"{group}/v1", "kind": kind, **({"spec": spec} if spec else {})}
+        return await self.request("POST", f"/apis/{group}/v1/{kind.lower()}s", body=_encode(body))
+
+    def clock_difference(self) -> float | None:
+        """Seconds that the server's clock is ahead of ours, as far as its last answer proves it; 0 where both may be the same,
+        None where no answer said what time it is. (A Date has whole seconds, and was written between sending and receiving.)"""
+        if self._dated is None:
+            return None
+        sent, received, date = self._dated
+        try:
+            theirs = int(parsedate_to_datetime(date).timestamp()) * 1_000_000
+        except (ValueError, OverflowError):
+            return None
+        return (max(0, theirs - received) + min(0, theirs + 1_000_000 - sent)) / 1_000_000
 
     # --- requests
 
@@ -791,9 +870,10 @@ class Kubernetes:
             headers["Authorization"] = access.authorization.reveal()
         if body is not None:
             headers["Content-Type"] = content_type
+        sent = self._clock.now_us()
         try:
             async with asyncio.timeout(self._timeout_s):  # until the headers are here
-                return await self._opened().request(
+                response = await self._opened().request(
                     method,
                     access.server + path,
                     params=params,
@@ -808,6 +888,9 @@ class Kubernetes:
                     ),
                     read_bufsize=READ_BUFFER,
                 )
+            if date := response.headers.get("Date", ""):
+                self._dated = (sent, self._clock.now_us(), date)
+            return response
         except TimeoutError:
             why = f"no answer in {self._timeout_s:g} s"
         except aiohttp.ClientConnectorCertificateError as refused:
@@ -874,6 +957,18 @@ class Kubernetes:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+
+def _root(group: str, version: str) -> str:
+    """Where a version of a group is served."""
+    return f"/apis/{quote(group, safe='')}/{quote(version, safe='')}" if group else f"/api/{quote(version, safe='')}"
+
+
+def _reviewed(raw: bytes, form: type[_Form]) -> _Form:
+    try:
+        return msgspec.json.decode(raw, type=form)
+    except (msgspec.DecodeError, RecursionError) as why:
+        raise CloudUnavailable(f"the API's review can't be read: {why}") from None
 
 
 def _context(access: Access) -> ssl.SSLContext | None:

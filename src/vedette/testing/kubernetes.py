@@ -18,9 +18,11 @@ import base64
 import bisect
 import json
 import ssl
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
+from email.utils import formatdate
 from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any, Literal
@@ -162,6 +164,8 @@ class FakeKubernetes:
         """Seconds (of the event loop) that each watch collects events for before it writes them."""
         self.hidden_groups: set[str] = set()
         """API groups that are down: 503."""
+        self.ahead_s = 0.0
+        """Seconds that its clock, as its answers' Date has it, is ahead of this machine's."""
         self._collections: dict[str, _Collection] = {}
         self._wake = asyncio.Event()
         self._stalled = False
@@ -186,6 +190,7 @@ class FakeKubernetes:
         self._closing = False
         app = web.Application(client_max_size=LARGEST_BODY)
         app.router.add_route("*", "/{path:.*}", self._answer)
+        app.on_response_prepare.append(self._date)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._tls, reuse_address=True)
@@ -390,7 +395,7 @@ class FakeKubernetes:
             if self.token and token != self.token:
                 raise _Refused(401, "Unauthorized", "Unauthorized")
             if collection is None:
-                return self._discover(path)
+                return self._review(path, body) if request.method == "POST" else self._discover(path)
             self._check_rights(collection.resource, verb, key[0])
             if watching:
                 return await self._watch(request, collection, key[0], query)
@@ -423,8 +428,28 @@ class FakeKubernetes:
                 raise _plain(fault.status, fault.message, headers)
             raise _Refused(fault.status, fault.reason, fault.message or f"scripted {fault.status}", headers=headers)
 
+    async def _date(self, _request: web.Request, response: web.StreamResponse) -> None:
+        if self.ahead_s:
+            response.headers["Date"] = formatdate(time.time() + self.ahead_s, usegmt=True)
+
+    def _review(self, path: str, body: bytes) -> web.StreamResponse:
+        """Who the account is, and what it may."""
+        asked = msgspec.json.decode(body, type=dict[str, Any])
+        head = {"apiVersion": asked.get("apiVersion"), "kind": asked.get("kind"), "metadata": {"creationTimestamp": None}}
+        if path == "/apis/authentication.k8s.io/v1/selfsubjectreviews":
+            user = {"username": USER if self.token else "system:anonymous"}
+            return web.json_response({**head, "status": {"userInfo": user}}, status=201)
+        if path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews":
+            wanted = asked["spec"]["resourceAttributes"]
+            allowed = not self._denies(wanted["resource"], wanted["verb"])
+            return web.json_response({**head, "spec": asked["spec"], "status": {"allowed": allowed}}, status=201)
+        raise _plain(404, "404 page not found")
+
+    def _denies(self, plural: str, verb: str) -> bool:
+        return (verb, plural) in self.denied or ("*", plural) in self.denied
+
     def _check_rights(self, resource: Resource, verb: str, namespace: str) -> None:
-        if (verb, resource.plural) in self.denied or ("*", resource.plural) in self.denied:
+        if self._denies(resource.plural, verb):
             scope = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
             raise _Refused(
                 403,
@@ -860,6 +885,8 @@ class FakeKubernetes:
                 namespace, parts = parts[1], parts[2:]
             if parts[0] != plural or len(parts) > 3:
                 continue
+            if plural == "namespaces" and len(parts) == 3 and parts[2] not in ("status", "finalize"):
+                continue  # a collection in a namespace
             parts += ["", ""]
             return collection, (namespace, parts[1]), parts[2]
         return None, ("", ""), ""
