@@ -61,7 +61,7 @@ class Patient:
         limits = {"retention": {"max_bytes": "1MiB"}, "watch": {"max_watchers": 100}}
         own = {"listen": f"127.0.0.1:{free_port()}", "data_dir": str(self.folder / "data"), "sources": [source], **limits}
         path.write_text(yaml.safe_dump(own))
-        code, out, err = await run("doctor", "--config", str(path), "-o", "json")
+        code, out, err = await run("doctor", "--config", str(path), "-o", "json", KUBERNETES_SERVICE_HOST="")
         assert err == ""
         assert not self.cluster.token or self.cluster.token not in out
         return code, [json.loads(line) for line in out.splitlines()]
@@ -178,6 +178,30 @@ async def test_a_kubeconfig_s_token_and_its_certificates(patient: Patient) -> No
     code, findings = await patient.examined(**way)
     assert code == 1
     assert the(findings, "can't be used")["fix"] == "correct `kubeconfig`"
+
+
+async def test_a_client_certificate_is_looked_at_like_a_token(patient: Patient) -> None:
+    patient.cluster.rotate_token("")
+    patient.cluster.user = "vedette"
+    pair = patient.authority.server("client", days=3)
+    file = patient.folder / "kubeconfig"
+    known = {"server": patient.cluster.url, "certificate-authority": str(patient.authority.ca)}
+    content = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "c", "clusters": [{"name": "c", "cluster": known}],
+        "users": [{"name": "u", "user": {"client-certificate": str(pair.cert), "client-key": str(pair.key)}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+    }  # fmt: skip
+    file.write_text(yaml.safe_dump(content))
+    code, findings = await patient.examined(kubeconfig=str(file), server=None, token_file=None, ca=None)
+    assert code == 0
+    assert the(findings, f"the client certificate of the kubeconfig {file} is accepted, as vedette")["level"] == "ok"
+    assert the(findings, "the certificate of the client ends at")["level"] == "warn"
+
+
+async def test_what_is_no_pod_has_no_service_account(patient: Patient) -> None:
+    code, findings = await patient.examined(in_cluster=True, server=None, token_file=None, ca=None)
+    assert code == 1
+    assert "give `server` or `kubeconfig`" in the(findings, "this is not a pod")["fix"]
 
 
 async def test_who_sends_nothing_is_told_so(patient: Patient) -> None:

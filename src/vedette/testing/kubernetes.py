@@ -164,6 +164,8 @@ class FakeKubernetes:
         """Seconds (of the event loop) that each watch collects events for before it writes them."""
         self.hidden_groups: set[str] = set()
         """API groups that are down: 503."""
+        self.user = ""
+        """Whom it takes the account for; "": the service account, or nobody where everybody is let in."""
         self.ahead_s = 0.0
         """Seconds that its clock, as its answers' Date has it, is ahead of this machine's."""
         self._collections: dict[str, _Collection] = {}
@@ -437,7 +439,7 @@ class FakeKubernetes:
         asked = msgspec.json.decode(body, type=dict[str, Any])
         head = {"apiVersion": asked.get("apiVersion"), "kind": asked.get("kind"), "metadata": {"creationTimestamp": None}}
         if path == "/apis/authentication.k8s.io/v1/selfsubjectreviews":
-            user = {"username": USER if self.token else "system:anonymous"}
+            user = {"username": self.user or (USER if self.token else "system:anonymous")}
             return web.json_response({**head, "status": {"userInfo": user}}, status=201)
         if path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews":
             wanted = asked["spec"]["resourceAttributes"]
