@@ -36,7 +36,7 @@ from vedette.errors import ConfigError
 from vedette.kit.clock import parse_us
 from vedette.kit.secret import MASK, Secret, without_password
 from vedette.kit.units import UNIT, Bytes, FilePath, Seconds, parse_duration, parse_size, show_duration, show_size
-from vedette.model.reading import VEDETTE_SOURCE
+from vedette.model.reading import OPENSTACK, VEDETTE, VEDETTE_SOURCE
 from vedette.ports import Kind
 
 MAX_FILE = 256 * 1024
@@ -898,12 +898,16 @@ def _check_handlers(config: Config, refuse: Callable[[str, str], None]) -> None:
                 if name not in known:
                     refuse(f"{at}.on[{index}].sources", _unknown(name, known, "there is no such source or hook"))
             for name in () if followed else on.kinds:
-                if name.lower() not in kinds:
+                # One of another group is a cluster's, which may be followed one day.
+                if name.lower() not in kinds and ("." not in name or name.endswith(OWN_GROUPS)):
                     refuse(f"{at}.on[{index}].kinds", _unknown(name, singulars, "there is no such kind"))
             if on.when:
                 _condition(conditions.compile, on.when, f"{at}.on[{index}].when", refuse)
         if one.window is not None:
             _check_window(one.window, f"{at}.window", refuse)
+
+
+OWN_GROUPS = (f".{OPENSTACK}", f".{VEDETTE}")
 
 
 def _called(kind: Kind) -> tuple[str, ...]:
