@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,6 +16,8 @@ from vedette.engine.line import Window
 from vedette.errors import GiveUp, TargetUnavailable, TryLater
 from vedette.model.delivery import LIVE, Cursor, PutCursor
 from vedette.ports import Context, Event
+from vedette.store.memory import MemoryStore
+from vedette.testing.clock import FakeClock
 
 
 async def test_a_change_calls_the_handler_with_the_object_and_what_was_before() -> None:
@@ -781,3 +784,34 @@ async def test_a_threshold_within_a_time_calls_once() -> None:
         await place.rest(2)
     assert told.seen[0] == ("a", 2)
     assert len([1 for id_, _ in told.seen if id_ == "b"]) == 0
+
+
+class Counted(MemoryStore):
+    """Counts what is written of handlers."""
+
+    writes = 0
+
+    async def append(self, entries: Any, expect: Any = None, work: Any = ()) -> Any:
+        self.writes += bool(work)
+        return await super().append(entries, expect, work)
+
+
+async def test_what_nobody_wants_costs_a_write_a_second_and_without_handlers_none() -> None:
+    clock = FakeClock()
+    store = Counted(clock)
+    place, told = Place(store, clock), Told()
+    async with place.running(rule(told, on=on(kinds=("server",)))):
+        await place.rest()
+        before = store.writes
+        for n in range(50):
+            await place.say("a", n)
+            await place.rest()
+        assert store.writes == before
+        await place.rest(1.1)
+        assert store.writes == before + 1
+        assert (await store.cursors())[LIVE].position >= store.head - 2
+    async with place.running():
+        before = store.writes
+        await place.say("a", 99)
+        await place.rest(5)
+        assert store.writes == before

@@ -83,6 +83,8 @@ UNWRITTEN = 5_000
 """Works that wait to be written before sorting waits for them."""
 EARLY = 1e-6
 """Seconds: what is due so soon is due now, since no clock sleeps for less."""
+CURSOR_SECONDS = 1.0
+"""How long the shared cursor may be behind in the store while nothing matches."""
 STATUS_SECONDS = 1.0
 """A handler's status is told at most this often."""
 MOST_DETAIL = 2_000
@@ -144,6 +146,8 @@ class Dispatch:
         """Up to where the live ones were sorted."""
         self._heard: deque[Appended] = deque()
         self._heard_bytes = 0
+        self._cursor_due = False
+        """The shared cursor has moved on with nothing to write, and is written soon."""
         self._held_bytes = 0
         """Of the entries that jobs hold, one of several handlers counted several times."""
         self._heard_from = 0
@@ -166,14 +170,16 @@ class Dispatch:
     async def run(self) -> None:
         """Until cancelled."""
         self._reset()
-        stop = self._store.follow(self._hear)
+        # Without handlers there is nothing to sort; only what a person asks of those that were is written.
+        stop = self._store.follow(self._hear) if self._rules else _nothing
         try:
             await self._load()
             async with asyncio.TaskGroup() as self._tasks:
                 self._tasks.create_task(self._write(), name="dispatch write")
                 self._tasks.create_task(self._time(), name="dispatch time")
-                self._tasks.create_task(self._sort(), name="dispatch sort")
-                self._tasks.create_task(self._tell(), name="dispatch tell")
+                if self._rules:
+                    self._tasks.create_task(self._sort(), name="dispatch sort")
+                    self._tasks.create_task(self._tell(), name="dispatch tell")
                 for line in self._by_number:
                     if not line.live:
                         self._catch_up_soon(line)
@@ -377,8 +383,17 @@ class Dispatch:
                         works.append(PutCursor(line.rule.name, Cursor(line.position)))
                         self._catch_up_soon(line)
             self._notice_ours(one)
-        works.append(PutCursor(LIVE, Cursor(upto)))
         self._shared = upto
+        if works:
+            self._put_shared(works, jobs)
+        elif not self._cursor_due:
+            # What nobody wanted may be sorted again after a crash: that costs less than a write for each of the sources' writes.
+            self._cursor_due = True
+            self._at(self._clock.monotonic() + CURSOR_SECONDS, lambda: self._put_shared([], []) if self._cursor_due else None)
+
+    def _put_shared(self, works: list[Work], jobs: Sequence[tuple[Line, Job]]) -> None:
+        self._cursor_due = False
+        works.append(PutCursor(LIVE, Cursor(self._shared)))
         self._queue(works, (), lambda: self._enqueue_all(jobs))
 
     def _sorted(
