@@ -71,7 +71,7 @@ from vedette.ports import EVERYTHING, Appended, Event, Kind, Selection, Store, T
 log = logging.getLogger("vedette.engine.dispatch")
 
 SLICE = 50
-"""Entries sorted before somebody else gets a turn: 10 to 40 µs each."""
+"""Entries sorted before somebody else gets a turn. Matching one takes 1 µs, or 12 with one condition that has to be looked at."""
 TURN = 0.002
 """Seconds of calls that wait for nothing before somebody else gets a turn."""
 READ = 200
