@@ -242,6 +242,16 @@ async def test_a_store_that_lost_a_table_is_left_alone(folder: Path) -> None:
     await refused(folder, StoreForeign, "damaged")
 
 
+async def test_a_store_whose_schema_is_no_text_is_left_alone(folder: Path) -> None:
+    """SQLite names what it can't read, in the bytes that it finds there: Python can't decode them."""
+    await make(folder)
+    with closing(sqlite3.connect(folder / FILE)) as db:
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute("UPDATE sqlite_master SET name = CAST(x'6F626AE5' AS TEXT), sql = 'CREATE nothing' WHERE name = 'objects'")
+        db.commit()
+    await refused(folder, StoreForeign, "damaged")
+
+
 @pytest.mark.parametrize("name", ["head", "oldest", "last_at", "seq", "entries"])
 async def test_a_store_that_lost_its_place_is_left_alone(folder: Path, name: str) -> None:
     await make(folder)

@@ -404,7 +404,7 @@ class SqliteStore:
             (busy, _, _) = self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             self._log_due = there + self._log_limit // 2 if busy else self._log_limit
             self._write.execute("PRAGMA busy_timeout = 10000")
-        except (OSError, sqlite3.Error) as why:
+        except (OSError, sqlite3.Error, UnicodeDecodeError) as why:
             self._log_due += self._log_limit // 2
             log.warning("the write-ahead log could not be begun anew, trying again later: %s", why)
 
@@ -1084,7 +1084,8 @@ def _open_file(path: Path, clock: Clock, migrations: Sequence[tuple[int, str]]) 
             raise
     except sqlite3.OperationalError as why:
         raise CannotStart(f"{path} can't be opened: {why}. Look at the disk and at who may write there") from why
-    except sqlite3.DatabaseError as why:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as why:
+        # Python can't decode what SQLite says of a schema whose names are no UTF-8 any more.
         raise _damaged(path, why) from why
     return db
 
@@ -1239,7 +1240,7 @@ def _size(db: sqlite3.Connection) -> int:
 
 def _rollback(db: sqlite3.Connection) -> None:
     if db.in_transaction:
-        with contextlib.suppress(sqlite3.Error):  # the error that brought us here is the one to tell
+        with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):  # the error that brought us here is the one to tell
             db.execute("ROLLBACK")
 
 
@@ -1253,7 +1254,7 @@ def _unavailable(why: Exception, path: Path) -> StoreUnavailable:
                 text = f"{text}: {free}; make room, it goes on by itself"
             elif "I/O" in text:
                 text = f"{text}: {free}; look at that disk, its quota and the kernel's log. It goes on by itself when that works"
-    elif isinstance(why, sqlite3.DatabaseError):
+    elif isinstance(why, sqlite3.DatabaseError | UnicodeDecodeError):
         text = f"{path} is damaged ({text}): stop the service, and restore a copy or move the file away to start anew"
     return StoreUnavailable(f"the store can't be written or read: {text}", delay=2.0)
 
