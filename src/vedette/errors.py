@@ -11,6 +11,7 @@ VedetteError
 ├── StartOver             what the caller held on to is gone; begin again from a fresh list
 │   └── Expired           a revision or a continue token that retention has passed (or one from the future)
 ├── Conflict              somebody was faster; read again and decide anew
+├── Refused               what is asked for can't be done in the thing's present state
 ├── WorkerDied            a plugin's process ended, or was killed at its deadline
 ├── PluginFailed          a plugin's code raised: the attempt failed, another may not
 ├── GiveUp                a delivery that no retry will make: it goes to the dead letters
@@ -84,6 +85,10 @@ class Expired(StartOver):
 
 class Conflict(VedetteError):
     """An `expect` did not hold."""
+
+
+class Refused(VedetteError):
+    """What is asked for can't be done in the present state of the thing (an API's 409)."""
 
 
 class WorkerDied(VedetteError):

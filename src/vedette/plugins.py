@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from vedette.errors import ConfigError
-from vedette.ports import Kind
+from vedette.ports import Action, Kind, Strategy
 
 ENTRY_POINTS = "vedette.handlers"
 """The group in which an installed package names its handlers."""
@@ -50,6 +50,16 @@ def load(slot: str, name: str) -> ModuleType:
 def kinds() -> tuple[Kind, ...]:
     """Every kind, by file name."""
     return tuple(importlib.import_module(f"vedette.kinds.{name}").KIND for name in names("kinds"))
+
+
+def strategies() -> dict[str, Strategy]:
+    """Every strategy, by name."""
+    return {name: importlib.import_module(f"vedette.strategies.{name}").STRATEGY for name in names("strategies")}
+
+
+def actions() -> dict[str, Action]:
+    """Every kind of action, by name."""
+    return {name: importlib.import_module(f"vedette.actions.{name}").ACTION for name in names("actions")}
 
 
 def handlers(folder: str = "", installed: Sequence[EntryPoint] | None = None) -> Sequence[Found]:

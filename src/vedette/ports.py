@@ -1,7 +1,8 @@
 """Every shape a plug or a room can have, on one page. No code here does anything.
 
 A *kind* says what an object is, and how it is read from a notice and from a *cloud*'s API. A *source* brings notices, and so
-does a *webhook*, which is called. A *store* keeps the log. An *identity* says who a caller is. A *handler* reacts.
+does a *webhook*, which is called. A *store* keeps the log. An *identity* says who a caller is. A *handler* reacts. A *meter*
+measures, a *strategy* advises, an *action* changes the cloud and takes it back.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import msgspec
 
 from vedette.kit.clock import Clock
 from vedette.kit.telemetry import Telemetry
+from vedette.model.advice import Metrics, Query, Resource, Solution, Trigger
 from vedette.model.change import Change, Object, Verb, Version
 from vedette.model.delivery import Cursor, Delivery, Outcome, State, Work
 from vedette.model.entry import Entry, NewEntry
 from vedette.model.notice import Notice
 from vedette.model.reading import OPENSTACK, Key, Reading
+from vedette.model.snapshot import Snapshot
 
 JsonObject = dict[str, Any]
 
@@ -57,6 +60,21 @@ class Cloud(Protocol):
 
     def pages(self, service: str, path: str, key: str, params: Params = (), *, microversion: str = "") -> AsyncIterator[Items]:
         """The list under `key`, page by page, to its end. An error means that it isn't complete."""
+        ...
+
+    async def send(
+        self,
+        method: str,
+        service: str,
+        path: str,
+        body: JsonObject | None = None,
+        *,
+        microversion: str = "",
+        request_id: str = "",
+    ) -> JsonObject:
+        """Ask for a change, once: no retry, since nobody knows what became of a request without an answer. The answer's body,
+        `{}` for none. `request_id` (`req-…`) goes along as X-Openstack-Request-Id, so that what comes of it is known as ours.
+        Also raises Refused (409: not in its present state). CloudUnavailable may mean that it was done."""
         ...
 
     async def account(self) -> Verified:
@@ -668,3 +686,140 @@ class HandlerNeeds(msgspec.Struct, frozen=True, kw_only=True):
     cloud: Callable[[str], Cloud | None]
     """The API of a source, by the source's name; None: it has none."""
     worker: Callable[[WorkerCode], Worker]
+
+
+# --- meters ----------------------------------------------------------------------------------------------------------------
+
+
+class Meter(Protocol):
+    """What a file in `meters/` gives by `build(options, needs)`: one datasource of measurements."""
+
+    metrics: frozenset[str]
+    """The names (model/advice.py) that it can tell."""
+
+    async def read(self, query: Query, resources: Sequence[Resource], at: int) -> Mapping[str, float]:
+        """The values of these hosts or servers, by `Resource.id`, in the units of `advice.MetricName`, for the period that ends
+        `at` (UTC microseconds). Who has no data is missing. In as few requests as the datasource allows.
+
+        Raises TryLater: it can't be asked (that is not "no data"); FixInput: it refuses the question."""
+        ...
+
+    async def state(self) -> str:
+        """ "available", or why it can't be asked."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class MeterNeeds(msgspec.Struct, frozen=True, kw_only=True):
+    """What `build(options, needs)` of a meter is given. Its module has a struct `Options`."""
+
+    name: str
+    clock: Clock
+    telemetry: Telemetry
+    cloud: Callable[[str], Cloud | None]
+    """The API of a source, by the source's name ("": the one that audits are for): for datasources in its catalog."""
+
+
+# --- strategies ------------------------------------------------------------------------------------------------------------
+
+Model = Literal["compute", "storage", "baremetal"]
+
+
+class Strategy(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file in `strategies/` exports as `STRATEGY`: pure advice. The same input gives the same answer, in every process."""
+
+    name: str
+    """The file's name, and Watcher's."""
+    display_name: str
+    goal: str
+    """A name of model/goals.py."""
+    doc: str
+    """Sentences for docs/plugs/strategies: what it does and when to use it."""
+    schema: JsonObject = {"properties": {}}
+    """JSON schema (draft 7) of its parameters, with `default`s and `description`s, as Watcher's `parameters_spec`."""
+    models: tuple[Model, ...] = ("compute",)
+    """What its snapshot has to hold; () for none."""
+    metrics: Callable[[Snapshot, JsonObject], Sequence[Query]] = lambda snapshot, parameters: ()
+    """What has to be measured before it is asked."""
+    propose: Callable[[Snapshot, Metrics, JsonObject, Sequence[Trigger]], Solution]
+    """`propose(snapshot, metrics, parameters, triggers)`: parameters are valid and have their defaults; `triggers` is what set
+    the audit off, oldest first, () if nothing did. Raises BadRequest with a sentence when it can't answer (parameters that don't
+    fit the cloud)."""
+    measure: Callable[[Snapshot, Snapshot, Metrics, JsonObject, Sequence[Done]], dict[str, float]] | None = None
+    """`measure(before, after, metrics, parameters, done)`: the indicators of the goal as they turned out: from the snapshot the
+    plan was made for, one of now, measurements of now, and what became of the plan's actions. None: nothing to measure."""
+    planner: str = ""
+    """The planner (engine/planner.py) that its actions need; "": the configuration's."""
+
+
+class Done(msgspec.Struct, frozen=True, gc=False):
+    """What became of one action of a plan."""
+
+    action_type: str
+    parameters: JsonObject
+    state: str
+    """SUCCEEDED, FAILED, SKIPPED, CANCELLED, PENDING; an action that was undone counts as CANCELLED."""
+
+
+# --- actions ---------------------------------------------------------------------------------------------------------------
+
+
+class Hands(msgspec.Struct, frozen=True, kw_only=True):
+    """What an action works with while it does one thing."""
+
+    cloud: Cloud
+    clock: Clock
+    request_id: str
+    """For `Cloud.send`."""
+    say: Callable[[str], None]
+    """A few words on how far it is, for the plan's watchers (`migrating, 40 %`)."""
+    wait: Callable[[Callable[[], Awaitable[bool]], float, str], Awaitable[None]]
+    """`wait(ready, seconds, what)`: until `ready()` says so, asked again at growing intervals and whenever the log has news of an
+    object of the action (`resource_id`). Raises GiveUp("… after … seconds") when the time is over."""
+
+
+class Skip(msgspec.Struct, frozen=True):
+    """There is nothing to do, and why: the action ends SKIPPED."""
+
+    reason: str
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """The pre-condition holds."""
+
+    before: JsonObject = {}
+    """What is there now and undoing needs; kept with the intent, before anything is done."""
+
+
+Standing = Literal["done", "undone", "running", "unsure"]
+"""`done`: what it was to bring about is so. `undone`: things are as before it. `running`: the cloud is at it."""
+
+
+class Action(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file in `actions/` exports as `ACTION`. All functions are given valid `input_parameters`; all but `check` also what
+    `check` found. They raise GiveUp (it failed, and why), and what `Cloud` raises (a failure too)."""
+
+    name: str
+    """Watcher's `action_type`, the file's name."""
+    doc: str
+    """A sentence: Watcher's description."""
+    schema: JsonObject
+    """JSON schema (draft 7) of `input_parameters`."""
+    check: Callable[[Hands, JsonObject], Awaitable[Ready | Skip]]
+    """The pre-condition, against the present state. Changes nothing."""
+    run: Callable[[Hands, JsonObject, JsonObject], Awaitable[None]]
+    """`run(hands, parameters, before)`: do it and wait for its end. May be called again after a crash: what is done already is
+    not done twice."""
+    verify: Callable[[Hands, JsonObject, JsonObject], Awaitable[None]]
+    """The post-condition, by reading back. Raises GiveUp if it doesn't hold."""
+    look: Callable[[Hands, JsonObject, JsonObject], Awaitable[Standing]]
+    """After a crash in the middle: where does it stand? Changes nothing."""
+    undo: Callable[[Hands, JsonObject, JsonObject], Awaitable[None]] | None = None
+    """Take it back and wait. None: it can't be undone."""
+    abort: Callable[[Hands, JsonObject, JsonObject], Awaitable[bool]] | None = None
+    """End it in the middle; whether that worked. `run` is still waiting then, and ends by itself. None: it can't be aborted."""
+    places: Callable[[JsonObject], tuple[str, ...]] = lambda parameters: ()
+    """Where it puts a load: `host:NAME`, `pair:A>B`, `pool:NAME`. The applier and the planner have a limit for each kind."""
+    resource: str = "server"
+    """What `resource_id` names: server, volume, host, node, "" for nothing."""

@@ -1,0 +1,1 @@
+"""What changes the cloud: one kind of action a file, each with its pre-condition, its post-condition and its undoing."""

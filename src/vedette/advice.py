@@ -1,0 +1,1 @@
+"""The inside of the process in which snapshots are built and strategies run."""

@@ -1,0 +1,1 @@
+"""Numbers on demand: one datasource of measurements a file."""
