@@ -15,6 +15,7 @@ import msgspec
 
 from vedette.kit.clock import Clock
 from vedette.kit.telemetry import Telemetry
+from vedette.model.advice import Done as Done
 from vedette.model.advice import Metrics, Query, Resource, Solution, Trigger
 from vedette.model.change import Change, Object, Verb, Version
 from vedette.model.delivery import Cursor, Delivery, Outcome, State, Work
@@ -751,15 +752,6 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
     plan was made for, one of now, measurements of now, and what became of the plan's actions. None: nothing to measure."""
     planner: str = ""
     """The planner (engine/planner.py) that its actions need; "": the configuration's."""
-
-
-class Done(msgspec.Struct, frozen=True, gc=False):
-    """What became of one action of a plan."""
-
-    action_type: str
-    parameters: JsonObject
-    state: str
-    """SUCCEEDED, FAILED, SKIPPED, CANCELLED, PENDING; an action that was undone counts as CANCELLED."""
 
 
 # --- actions ---------------------------------------------------------------------------------------------------------------

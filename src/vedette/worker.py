@@ -5,8 +5,8 @@ for blocking code, up to `concurrency` at a time for async code. Answers, log re
 back. What is printed goes through stdout and stderr, which the service reads too.
 
 The code is a module with `build(options, needs)`, which gives an object with `handle(event, context)`, or with that function
-itself. `handle` may be `async def` or not. In its place a `call(message)` takes any JSON and gives any JSON; if that
-runs other code still, its attribute `code_folder` says where that is.
+itself. `handle` may be `async def` or not. In its place a `call(message)` takes any JSON and gives any JSON (undecoded, where its
+attribute `takes_bytes` says so); if that runs other code still, its attribute `code_folder` says where that is.
 """
 
 from __future__ import annotations
@@ -89,6 +89,8 @@ class Code(msgspec.Struct, frozen=True, kw_only=True):
     entry: Callable[..., Any]
     """`handle(event, context)` or `call(message)`."""
     takes_events: bool
+    takes_bytes: bool
+    """`call(message)` wants the JSON undecoded."""
     is_async: bool
     close: Callable[[], Any]
     where: str
@@ -114,6 +116,7 @@ async def load(start: Start) -> Code:
     return Code(
         entry=entry,
         takes_events=inspect.isroutine(thing) or hasattr(thing, "handle"),
+        takes_bytes=bool(getattr(thing, "takes_bytes", False)),
         is_async=inspect.iscoroutinefunction(entry) or inspect.iscoroutinefunction(getattr(entry, "__call__", None)),  # noqa: B004
         close=getattr(thing, "close", None) or (lambda: None),
         where=str(getattr(thing, "code_folder", "") or where),
@@ -327,7 +330,9 @@ _decode_event = msgspec.json.Decoder(Event).decode
 
 
 def _arguments(code: Code, call: Call, context: _Memory) -> tuple[Any, ...]:
-    return (_decode_event(call.message), context) if code.takes_events else (msgspec.json.decode(call.message),)
+    if code.takes_events:
+        return (_decode_event(call.message), context)
+    return (call.message if code.takes_bytes else msgspec.json.decode(call.message),)
 
 
 def _done(code: Code, call: Call, context: _Memory, gave: Any) -> Done | Raised:

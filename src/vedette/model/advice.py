@@ -87,3 +87,12 @@ class Solution(msgspec.Struct, frozen=True, kw_only=True):
     """Efficacy indicators of the strategy's goal (model/goals.py), by name."""
     notes: tuple[str, ...] = ()
     """Sentences for the operator: what was left out and why (no data for host x, server y is locked). At most 100 are kept."""
+
+
+class Done(msgspec.Struct, frozen=True, gc=False):
+    """What became of one action of a plan."""
+
+    action_type: str
+    parameters: dict[str, Any]
+    state: str
+    """SUCCEEDED, FAILED, SKIPPED, CANCELLED, PENDING; an action that was undone counts as CANCELLED."""

@@ -103,6 +103,17 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.status in ("ACTIVE", "PAUSED")
 
 
+class Aggregate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A host aggregate of Nova."""
+
+    id: int
+    name: str = ""
+    hosts: tuple[str, ...] = ()
+    """Names of service hosts (`Host.service_host`)."""
+    zone: str = ""
+    metadata: dict[str, Any] = {}
+
+
 class Pool(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A storage pool of Cinder."""
 
@@ -171,6 +182,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     revision: int
     hosts: tuple[Host, ...] = ()
     servers: tuple[Server, ...] = ()
+    aggregates: tuple[Aggregate, ...] = ()
     pools: tuple[Pool, ...] = ()
     volumes: tuple[Volume, ...] = ()
     volume_types: tuple[VolumeType, ...] = ()
