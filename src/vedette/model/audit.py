@@ -161,6 +161,8 @@ class ActionPlan(Record, frozen=True, kw_only=True):
     """Ours: `stop`, `continue` or `rollback` when an action fails."""
     dry_run: bool = False
     """Ours: preconditions are looked at and nothing is done."""
+    undoing: bool = False
+    """Ours: it failed, and what was done is being undone (policy `rollback`); a crash goes on with that."""
     approved_by: str | None = None
     """Ours: who approved it, where approval is wanted."""
     measured_indicators: list[dict[str, Any]] = []
@@ -190,8 +192,9 @@ class Action(Record, frozen=True, kw_only=True):
     started_at: str | None = None
     ended_at: str | None = None
     outcome: str = ""
-    """Ours, beside the state: `done`, `skipped`, `failed`, `cancelled`, `undone`, `not undone` (with the reason in
-    `status_message`), `unsure` (a crash in the middle, and the cloud can't tell)."""
+    """Ours, beside the state: `done`, `skipped`, `failed`, `cancelled`, `undoing` (written before it is undone),
+    `undone`, `not undone` (with the reason in `status_message`), `unsure` (a crash or its deadline in the middle, and the cloud
+    can't tell). One that was undone stays SUCCEEDED."""
 
 
 RECORDS: tuple[type[Record], ...] = (
