@@ -737,7 +737,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
     """A name of model/goals.py."""
     doc: str
     """Sentences for docs/plugs/strategies: what it does and when to use it."""
-    schema: JsonObject = {"properties": {}}
+    schema: JsonObject = msgspec.field(default_factory=lambda: {"properties": {}})
     """JSON schema (draft 7) of its parameters, with `default`s and `description`s, as Watcher's `parameters_spec`."""
     models: tuple[Model, ...] = ("compute",)
     """What its snapshot has to hold; () for none."""

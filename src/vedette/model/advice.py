@@ -77,6 +77,9 @@ class Proposed(msgspec.Struct, frozen=True):
 
     action_type: str
     parameters: dict[str, Any]
+    after: tuple[int, ...] = ()
+    """Places in `Solution.actions` of earlier ones that it has to come after, where their parameters don't tell: a server after
+    the volumes that are attached to it."""
 
 
 class Solution(msgspec.Struct, frozen=True, kw_only=True):
