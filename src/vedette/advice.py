@@ -14,11 +14,12 @@ from typing import Any
 import msgspec
 
 from vedette import plugins
+from vedette.engine import planner
 from vedette.engine.data_model import rows
 from vedette.engine.scope import narrowed
 from vedette.engine.snapshots import Builder
 from vedette.errors import BadRequest, GiveUp
-from vedette.model.advice import Done, Proposed, Query, Resource
+from vedette.model.advice import Done, Query, Resource
 from vedette.model.asked import (
     Answered,
     Build,
@@ -36,7 +37,7 @@ from vedette.model.asked import (
     Wants,
 )
 from vedette.model.snapshot import Snapshot
-from vedette.ports import Strategy
+from vedette.ports import Action, Strategy
 
 log = logging.getLogger("vedette.advice")
 
@@ -61,12 +62,12 @@ class Adviser:
 
     takes_bytes = True
 
-    def __init__(self, strategies: dict[str, Strategy]) -> None:
-        self._strategies = strategies
+    def __init__(self, strategies: dict[str, Strategy], actions: dict[str, Action]) -> None:
+        self._strategies, self._kinds = strategies, actions
         self._builders: dict[str, Builder] = {}
         self._snapshots: dict[str, Snapshot] = {}
         self._values: dict[Query, dict[str, float]] = {}
-        self._actions: Sequence[Proposed] = ()
+        self._planned: Sequence[planner.Planned] = ()
         self._done: list[Done] = []
         self._model: list[dict[str, Any]] = []
 
@@ -88,7 +89,7 @@ class Adviser:
             case Propose():
                 return self._propose(asked)
             case More():
-                return _page(self._actions, asked.after)
+                return _page(self._planned, asked.after)
             case Did():
                 self._done += asked.done
             case Measure():
@@ -98,7 +99,7 @@ class Adviser:
                     self._model = rows(self._snapshot(asked.slot))
                 return _page(self._model, asked.after)
             case Forget():
-                self.__init__(self._strategies)  # type: ignore[misc]
+                self.__init__(self._strategies, self._kinds)  # type: ignore[misc]
         return None
 
     def _build(self, asked: Build) -> Built:
@@ -125,13 +126,13 @@ class Adviser:
         strategy = self._strategy(asked.strategy)
         try:
             found = strategy.propose(self._snapshot(asked.slot), self._values, asked.parameters, tuple(asked.triggers))
+            self._planned = planner.plan(found.actions, strategy.planner or asked.planner, self._kinds)
         except BadRequest as why:
             return Answered(0, {}, [], refused=str(why))
         except MemoryError:
             return Answered(0, {}, [], refused="the strategy needs more memory than audits.max_memory allows")
-        self._actions = found.actions
         notes = [note[:LONGEST_NOTE] for note in found.notes[:MOST_NOTES]]
-        return Answered(len(found.actions), found.indicators, notes)
+        return Answered(len(self._planned), found.indicators, notes)
 
     def _measure(self, asked: Measure) -> dict[str, float]:
         strategy = self._strategy(asked.strategy)
@@ -169,4 +170,4 @@ def build(options: Options, needs: Any) -> Adviser:
     if options.max_memory:
         # The service kills what grows beyond twice the limit; before that the strategy gets an error that it can tell of.
         resource.setrlimit(resource.RLIMIT_AS, (options.max_memory * 2, options.max_memory * 2))
-    return Adviser(plugins.strategies())
+    return Adviser(plugins.strategies(), plugins.actions())

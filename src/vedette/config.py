@@ -31,7 +31,7 @@ import msgspec
 import yaml
 
 from vedette import plugins
-from vedette.engine import conditions
+from vedette.engine import change_windows, conditions
 from vedette.errors import ConfigError
 from vedette.kit.clock import parse_us
 from vedette.kit.secret import MASK, Secret, without_password
@@ -299,6 +299,112 @@ class HandlerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Events that are caused by a handler's reaction to an event that … this many times are not handled any more."""
 
 
+class MeterConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Where measurements come from. What else can be set depends on its type."""
+
+    name: str
+    """Its name in logs and metrics."""
+    type: str
+    """A file name in `meters/`."""
+    options: Any = None
+    """The `Options` of the type's own file; their keys stand beside the ones above."""
+
+
+class AuditConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What is different for one audit; what isn't given is as `audits` has it."""
+
+    name: str
+    """The audit's name or uuid."""
+    on_busy: Literal["coalesce", "queue", "reject"] | None = None
+    """See `audits`."""
+    rerun_failed: bool | None = None
+    """See `audits`."""
+    cooldown: Seconds | None = None
+    """See `audits`."""
+    object_cooldown: Seconds | None = None
+    """See `audits`."""
+    policy: Literal["stop", "continue", "rollback"] | None = None
+    """See `audits`."""
+    dry_run: bool | None = None
+    """See `audits`."""
+    planner: Literal["graph", "weight", "workload_stabilization", "node_resource_consolidation"] | None = None
+    """See `audits`."""
+
+
+class AuditRule(msgspec.Struct, frozen=True, kw_only=True):
+    """Events that trigger an EVENT audit, without HTTP in between."""
+
+    name: str
+    """Its name in logs, metrics and triggers. Its place in the log is kept under this name, like a handler's."""
+    audit: str
+    """The audit's name or uuid; it may be made later."""
+    on: tuple[On, ...] = ()
+    """One set of conditions or a list of them, of which one has to hold."""
+    window: Window | None = None
+    """Only some of the matching events."""
+    objects: tuple[str, ...] = ()
+    """CEL expressions whose values are the ids or names of what is concerned, such as `event.payload.host`; none: the object's id
+    and its host."""
+
+
+class Audits(msgspec.Struct, frozen=True, kw_only=True):
+    """Audits, action plans and OpenStack Watcher's API for them. They are on when this section is there."""
+
+    source: str = ""
+    """The source whose cloud is audited and changed; none: the default one."""
+    on_busy: Literal["coalesce", "queue", "reject"] = "coalesce"
+    """A trigger during a run: goes along with the others into one run after it, waits for a run of its own, or is refused as
+    Watcher does."""
+    max_queued: int = 1_000
+    """Triggers of one audit that wait with `on_busy: queue`; more are refused for now (503)."""
+    rerun_failed: bool = True
+    """An EVENT audit that failed may be triggered again."""
+    cooldown: Seconds = 0.0
+    """Between the end of a run of an EVENT audit and the next; triggers wait."""
+    object_cooldown: Seconds = 0.0
+    """The same for triggers that all speak of one host or server."""
+    planner: Literal["graph", "weight", "workload_stabilization", "node_resource_consolidation"] = "graph"
+    """What puts actions into an order; a strategy may need one of its own. `weight` is Watcher's default."""
+    runs: int = 2
+    """Audits that run at one time, each in a process of its own."""
+    strategy_timeout: Seconds = 300.0
+    """What a strategy may think."""
+    max_memory: Bytes = 2 * 1024**3
+    """What such a process may have."""
+    policy: Literal["stop", "continue", "rollback"] = "stop"
+    """When an action of a plan fails: begin no others, go on with those that don't depend on it, or undo what was done."""
+    dry_run: bool = False
+    """Look at the preconditions of a plan's actions and do nothing."""
+    approval: bool = False
+    """A plan that was started waits until somebody approves it (`vedette plans approve`)."""
+    change_windows: tuple[str, ...] = ()
+    """When plans may be carried out, such as `mon-fri 22:00-04:00`; none: always."""
+    timezone: str = "UTC"
+    """The time zone of `change_windows`, such as `Europe/Berlin`."""
+    parallel: int = 10
+    """Actions at one time."""
+    per_host: int = 2
+    """Actions at one time that one host has a part in; 0: no limit."""
+    per_pair: int = 1
+    """Moves at one time from one host to another; 0: no limit."""
+    per_pool: int = 2
+    """Moves at one time that one storage pool has a part in; 0: no limit."""
+    per_zone: int = 0
+    """Actions at one time in one availability zone; 0: no limit."""
+    action_timeout: Seconds = 3_600.0
+    """What one action may take."""
+    expiry: Seconds = 86_400.0
+    """A plan that nobody started for so long is superseded."""
+    enable_webhooks_auth: bool = True
+    """`POST …/v1/webhooks/{audit}` wants a token of an admin or a service; false: anybody who reaches it may trigger an audit."""
+    alarm_interval: Seconds = 300.0
+    """Between two looks at Aodh's alarms, for transitions whose webhook never came; 0: none."""
+    each: tuple[AuditConfig, ...] = ()
+    """What is different for some audits."""
+    rules: tuple[AuditRule, ...] = ()
+    """Events that trigger audits."""
+
+
 class Plugins(msgspec.Struct, frozen=True, kw_only=True):
     """Code of the operator's own. Each handler made of it runs in a process of its own."""
 
@@ -339,11 +445,20 @@ class Weaas(msgspec.Struct, frozen=True, kw_only=True):
     """WEaaS' `config.yml`; none: the one that came with it."""
 
 
+class InfraOptim(msgspec.Struct, frozen=True, kw_only=True):
+    """Watcher's API, at a port of its own. It is at `/infra-optim` of the main port anyway, where there are `audits`."""
+
+    listen: tuple[Address, ...] = ()
+    """Where to serve it at the root, such as `0.0.0.0:9322`."""
+
+
 class Faces(msgspec.Struct, frozen=True, kw_only=True):
     """Faces of the systems that Vedette replaces."""
 
     weaas: Weaas | None = None
     """Watch Events as a Service."""
+    infra_optim: InfraOptim | None = None
+    """OpenStack Watcher."""
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True):
@@ -378,6 +493,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Who may send news over HTTP."""
     handlers: tuple[HandlerConfig, ...] = ()
     """What is called for which events."""
+    audits: Audits | None = None
+    """Audits and action plans; none: off."""
+    meters: tuple[MeterConfig, ...] = ()
+    """Where measurements come from: the first that can tell one is asked."""
     plugins: Plugins = Plugins()
     """Code of the operator's own."""
     tracing: Tracing | None = None
@@ -455,6 +574,7 @@ class _Place(msgspec.Struct, frozen=True):
 _PLUGS: dict[Any, tuple[str, str, str]] = {
     SourceConfig: ("sources", "type", "source"),
     HookConfig: ("webhooks", "format", "hook"),
+    MeterConfig: ("meters", "type", "meter"),
 }
 """Structs whose further keys are those of a plug: the slot, the key that names it, and what it is called."""
 
@@ -798,6 +918,7 @@ def _check(config: Config, line: Callable[[str], int]) -> None:
     _check_sources(config, refuse)
     _check_hooks(config, refuse)
     _check_handlers(config, refuse)
+    _check_audits(config, refuse)
     _check_auth(config, refuse)
     for path, number in (("max_watchers", config.watch.max_watchers), ("max_streams", config.watch.max_streams)):
         if number < 1:
@@ -864,10 +985,6 @@ def _check_hooks(config: Config, refuse: Callable[[str, str], None]) -> None:
 
 def _check_handlers(config: Config, refuse: Callable[[str, str], None]) -> None:
     seen: set[str] = set()
-    kinds = {name for kind in plugins.kinds() for one in _called(kind) for name in (one, f"{one}.{kind.group}")}
-    singulars = [kind.singular for kind in plugins.kinds()]
-    # What a cluster's kinds are called is known when it is followed.
-    followed = any(source.type == "kubernetes" for source in config.sources)
     for number, one in enumerate(config.handlers):
         at = f"handlers[{number}]"
         if not _NAME.fullmatch(one.name):
@@ -892,19 +1009,77 @@ def _check_handlers(config: Config, refuse: Callable[[str, str], None]) -> None:
             refuse(f"{at}.timeout", "must be at least 10 milliseconds")
         if one.start not in ("now", "earliest") and not one.start.isdecimal() and parse_us(one.start) is None:
             refuse(f"{at}.start", "wants now, earliest, a revision, or a time such as 2026-11-20T15:00:00Z")
-        known = {VEDETTE_SOURCE, *(one.name for one in config.sources), *(one.name for one in config.hooks)}
-        for index, on in enumerate(one.on):
-            for name in on.sources:
-                if name not in known:
-                    refuse(f"{at}.on[{index}].sources", _unknown(name, known, "there is no such source or hook"))
-            for name in () if followed else on.kinds:
-                # One of another group is a cluster's, which may be followed one day.
-                if name.lower() not in kinds and ("." not in name or name.endswith(OWN_GROUPS)):
-                    refuse(f"{at}.on[{index}].kinds", _unknown(name, singulars, "there is no such kind"))
-            if on.when:
-                _condition(conditions.compile, on.when, f"{at}.on[{index}].when", refuse)
-        if one.window is not None:
-            _check_window(one.window, f"{at}.window", refuse)
+        _check_on(config, one.on, one.window, at, refuse)
+
+
+def _check_on(config: Config, several: Sequence[On], window: Window | None, at: str, refuse: Callable[[str, str], None]) -> None:
+    """What a handler or a rule is called for."""
+    kinds = {name for kind in plugins.kinds() for one in _called(kind) for name in (one, f"{one}.{kind.group}")}
+    singulars = [kind.singular for kind in plugins.kinds()]
+    # What a cluster's kinds are called is known when it is followed.
+    followed = any(source.type == "kubernetes" for source in config.sources)
+    known = {VEDETTE_SOURCE, *(one.name for one in config.sources), *(one.name for one in config.hooks)}
+    for index, on in enumerate(several):
+        for name in on.sources:
+            if name not in known:
+                refuse(f"{at}.on[{index}].sources", _unknown(name, known, "there is no such source or hook"))
+        for name in () if followed else on.kinds:
+            # One of another group is a cluster's, which may be followed one day.
+            if name.lower() not in kinds and ("." not in name or name.endswith(OWN_GROUPS)):
+                refuse(f"{at}.on[{index}].kinds", _unknown(name, singulars, "there is no such kind"))
+        if on.when:
+            _condition(conditions.compile, on.when, f"{at}.on[{index}].when", refuse)
+    if window is not None:
+        _check_window(window, f"{at}.window", refuse)
+
+
+def _check_audits(config: Config, refuse: Callable[[str, str], None]) -> None:
+    audits = config.audits
+    seen: set[str] = set()
+    for number, meter in enumerate(config.meters):
+        if not _NAME.fullmatch(meter.name):
+            refuse(f"meters[{number}].name", _NAME_WANTED)
+        if meter.name in seen:
+            refuse(f"meters[{number}].name", "another meter has this name")
+        seen.add(meter.name)
+    if audits is None:
+        if config.faces.infra_optim is not None:
+            refuse("faces.infra_optim", "there is nothing to serve: add a section audits")
+        return
+    names = [one.name for one in config.sources]
+    if audits.source and audits.source not in names:
+        refuse("audits.source", _unknown(audits.source, names, "there is no such source"))
+    if not audits.source and len(names) != 1 and not any(one.default for one in config.sources):
+        refuse("audits", "say which source is audited (audits.source), or mark one as the default")
+    for key in ("runs", "parallel", "max_queued"):
+        if getattr(audits, key) < 1:
+            refuse(f"audits.{key}", "must be at least 1")
+    for key in ("per_host", "per_pair", "per_pool", "per_zone"):
+        if getattr(audits, key) < 0:
+            refuse(f"audits.{key}", "is a number; 0: no limit")
+    for key in ("strategy_timeout", "action_timeout"):
+        if getattr(audits, key) < 1:
+            refuse(f"audits.{key}", "must be at least a second")
+    if audits.max_memory < 128 * 1024**2:
+        refuse("audits.max_memory", "must be at least 128MiB")
+    try:
+        change_windows.ChangeWindows(audits.change_windows, audits.timezone)
+    except ConfigError as why:
+        refuse("audits.change_windows", str(why))
+    handlers = {one.name for one in config.handlers}
+    rules: set[str] = set()
+    for number, rule in enumerate(audits.rules):
+        at = f"audits.rules[{number}]"
+        if not _NAME.fullmatch(rule.name):
+            refuse(f"{at}.name", _NAME_WANTED)
+        if rule.name in rules or rule.name in handlers:
+            refuse(f"{at}.name", "another rule or handler has this name")
+        rules.add(rule.name)
+        if not rule.on:
+            refuse(f"{at}.on", "every event of every source would trigger the audit: say which")
+        _check_on(config, rule.on, rule.window, at, refuse)
+        for index, text in enumerate(rule.objects):
+            _condition(conditions.expression, text, f"{at}.objects[{index}]", refuse)
 
 
 OWN_GROUPS = (f".{OPENSTACK}", f".{VEDETTE}")
@@ -956,6 +1131,8 @@ def _check_auth(config: Config, refuse: Callable[[str, str], None]) -> None:
     listens = {f"listen[{number}]": one for number, one in enumerate(config.listen)}
     if config.faces.weaas:
         listens |= {f"faces.weaas.listen[{number}]": one for number, one in enumerate(config.faces.weaas.listen)}
+    if config.faces.infra_optim:
+        listens |= {f"faces.infra_optim.listen[{number}]": one for number, one in enumerate(config.faces.infra_optim.listen)}
     open_to_others = [path for path, one in listens.items() if not one.loopback]
     for path in open_to_others:
         if auth.mode == "none":

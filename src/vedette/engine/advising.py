@@ -14,10 +14,11 @@ from typing import Any
 
 import msgspec
 
+from vedette.engine.planner import Planned
 from vedette.engine.snapshots import GROUP, KINDS
 from vedette.errors import BadRequest, GiveUp, VedetteError, WorkerDied
 from vedette.kit.log import kv
-from vedette.model.advice import Done, Proposed, Query, Resource, Solution, Trigger
+from vedette.model.advice import Done, Query, Resource, Trigger
 from vedette.model.asked import (
     Answered,
     Build,
@@ -46,7 +47,7 @@ CHUNK = 2_000
 """Values or outcomes in one message."""
 AHEAD = 8
 """Messages on their way at a time: the next one is there when the process wants it."""
-MOST_ACTIONS = 50_000
+MOST_ACTIONS = 20_000
 """Of one proposal; more is a strategy gone wrong."""
 MOST_QUERIES = 50
 ROW_TIMEOUT = 60.0
@@ -65,6 +66,14 @@ class Measurements(msgspec.Struct, frozen=True):
     queries: int = 0
     missing: tuple[str, ...] = ()
     """A sentence for each query in which somebody has no data."""
+
+
+class Proposal(msgspec.Struct, frozen=True):
+    """What a strategy proposes, as a plan."""
+
+    actions: tuple[Planned, ...]
+    indicators: dict[str, float]
+    notes: tuple[str, ...]
 
 
 class Advising:
@@ -177,17 +186,21 @@ class Run:
                 missing.append(f"no data of {query.metric} for {len(unknown)} of {len(of)}: {some}")
         return Measurements(len(queries), tuple(missing))
 
-    async def propose(self, slot: str, strategy: str, parameters: JsonObject, triggers: Sequence[Trigger]) -> Solution:
-        """What the strategy proposes. Raises BadRequest (it can't answer), Interrupted, PluginFailed (it has a bug)."""
-        answered = await self._ask(Propose(slot, strategy, parameters, list(triggers)), Answered, self._timeout)
+    async def propose(
+        self, slot: str, strategy: str, parameters: JsonObject, triggers: Sequence[Trigger], planner: str
+    ) -> Proposal:
+        """What the strategy proposes, in the order that the planner gives it (a strategy may need one of its own). Raises
+        BadRequest (it can't answer), Interrupted, PluginFailed (it has a bug)."""
+        question = Propose(slot, strategy, planner, parameters, list(triggers))
+        answered = await self._ask(question, Answered, self._timeout)
         if answered.refused:
             raise BadRequest(answered.refused)
         if answered.actions > MOST_ACTIONS:
             raise BadRequest(f"{strategy} proposes {answered.actions} actions, more than {MOST_ACTIONS}: narrow its scope")
-        actions: list[Proposed] = []
+        actions: list[Planned] = []
         while len(actions) < answered.actions:
-            actions += await self._ask(More(len(actions)), list[Proposed])
-        return Solution(actions=tuple(actions), indicators=answered.indicators, notes=tuple(answered.notes))
+            actions += await self._ask(More(len(actions)), list[Planned])
+        return Proposal(tuple(actions), answered.indicators, tuple(answered.notes))
 
     async def outcome(
         self, before: str, after: str, strategy: str, parameters: JsonObject, done: Sequence[Done]
@@ -203,7 +216,7 @@ class Run:
     async def model(self, slot: str) -> list[JsonObject]:
         """Rows of Watcher's data model."""
         rows: list[JsonObject] = []
-        while page := await self._ask(Model(slot, len(rows)), list[JsonObject]):
+        while page := await self._ask(Model(slot, len(rows)), list[dict[str, Any]]):
             rows += page
         return rows
 

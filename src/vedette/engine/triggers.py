@@ -49,12 +49,18 @@ class Waiting:
     def __init__(self) -> None:
         self.kept: deque[tuple[str, Trigger]] = deque()
         """(row, trigger)"""
-        self.more: int = 0
+        self.more = 0
         """Those beyond that are only in the log."""
+        self.taking = 0
+        """The first so many are being taken by a run that begins: what comes now waits for the next one."""
+        self.more_taking = 0
 
     @property
     def count(self) -> int:
         return len(self.kept) + self.more
+
+    def full(self, keep: int) -> bool:
+        return len(self.kept) - self.taking >= keep
 
 
 class Triggers:
@@ -74,13 +80,17 @@ class Triggers:
             self._waiting.setdefault(audit, Waiting()).kept.append((row.key, trigger))
         return {row.key: msgspec.json.decode(row.value, type=Taken) for row in await self._store.state(OWNER, RUNNING)}
 
+    def number(self) -> int:
+        """Of all audits."""
+        return sum(one.count for one in self._waiting.values())
+
     def waiting(self, audit: str) -> Waiting | None:
         """None: nothing waits."""
         return self._waiting.get(audit)
 
     async def add(self, audit: Audit, trigger: Trigger, *, keep: int = MOST_KEPT, key: str = "") -> None:
-        """Returns when it is durable. `key`: an idempotency key; the same one that still waits is not counted again. `keep`: rows at
-        a time; what comes beyond is covered by the run that those wait for. Raises StoreUnavailable."""
+        """Returns when it is durable. `key`: an idempotency key; the same one that still waits is not counted again. `keep`:
+        rows at a time; what comes beyond is covered by the run that those wait for. Raises StoreUnavailable."""
         now = self._last = max(self._clock.now_us(), self._last + 1)
         there = self._waiting.get(audit.uuid)
         row = f"{audit.uuid}/{key or f'{now:020d}'}"
@@ -101,40 +111,48 @@ class Triggers:
             payload=msgspec.Raw(msgspec.json.encode(payload)),
             origin="vedette",
         )
-        full = there is not None and len(there.kept) >= keep
-        work: list[Work] = [] if full else [PutState(OWNER, WAITING, row, msgspec.json.encode(trigger), due=now)]
-        # A place in the line first: what comes while this is written stands behind it.
-        revision = (await self._store.append([NewEntry(notice)], work=work))[0] or 0
-        there = self._waiting.setdefault(audit.uuid, Waiting())
+        waits = PutState(OWNER, WAITING, row, msgspec.json.encode(trigger), due=now)
+        full = there is not None and there.full(keep)
+        revision = (await self._store.append([NewEntry(notice)], work=[] if full else [waits]))[0] or 0
         if full:
-            # The run that it was to go along with may have begun while this was written: then it waits for the next.
-            if there.kept:
+            there = self._waiting.get(audit.uuid)
+            if there is not None and there.full(keep):
                 there.more += 1
                 return
-            await self._store.append([], work=[PutState(OWNER, WAITING, row, msgspec.json.encode(trigger), due=now)])
-            there = self._waiting.setdefault(audit.uuid, Waiting())
+            # The run that it was to go along with has begun while this was written.
+            await self._store.append([], work=[waits])
+        there = self._waiting.setdefault(audit.uuid, Waiting())
         there.kept.append((row, msgspec.structs.replace(trigger, revision=revision)))
 
-    def peek(self, audit: str, most: int) -> tuple[list[Trigger], int, list[Work]]:
-        """(the first triggers, how many they stand for, the writes that take them away) for a run; nothing is taken yet: see
-        `taken`."""
+    def take(self, audit: str, most: int) -> tuple[list[Trigger], int, list[Work]]:
+        """(the first triggers, how many they stand for, the writes that take them away) for the write that begins a run; then
+        `taken`, or `kept` when it wasn't written."""
         there = self._waiting.get(audit)
         if there is None:
             return [], 0, []
         some = list(there.kept)[:most]
-        all_of_them = len(some) == len(there.kept)
-        count = len(some) + (there.more if all_of_them else 0)
+        there.taking = len(some)
+        there.more_taking = there.more if len(some) == len(there.kept) else 0
+        count = len(some) + there.more_taking
         return [one for _, one in some], count, [PutState(OWNER, WAITING, row, None) for row, _ in some]
 
-    def taken(self, audit: str, number: int) -> None:
-        """The first so many rows went with the write that began the run."""
+    def taken(self, audit: str) -> None:
+        """They went with the write that began the run."""
         there = self._waiting.get(audit)
         if there is None:
             return
-        for _ in range(number):
+        there.more -= there.more_taking
+        for _ in range(there.taking):
             there.kept.popleft()
+        there.taking = there.more_taking = 0
         if not there.kept:
             self._waiting.pop(audit)
+
+    def kept(self, audit: str) -> None:
+        """They wait on: the run did not begin."""
+        there = self._waiting.get(audit)
+        if there is not None:
+            there.taking = there.more_taking = 0
 
     def dropped(self, audit: str) -> list[Work]:
         """The writes that forget what waits for an audit that is gone."""

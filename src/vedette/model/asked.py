@@ -55,16 +55,17 @@ class Values(msgspec.Struct, frozen=True, tag=True):
 
 
 class Propose(msgspec.Struct, frozen=True, tag=True):
-    """Ask the strategy. Answer: `Answered`; its actions are fetched by `More`."""
+    """Ask the strategy, and put what it proposes into an order. Answer: `Answered`; the actions are fetched by `More`."""
 
     slot: str
     strategy: str
+    planner: str
     parameters: dict[str, Any]
     triggers: list[Trigger]
 
 
 class More(msgspec.Struct, frozen=True, tag=True):
-    """Proposed actions from this place on. Answer: a list of `Proposed`, empty at the end."""
+    """Planned actions from this place on. Answer: a list of `planner.Planned`, empty at the end."""
 
     after: int
 
@@ -115,4 +116,4 @@ class Answered(msgspec.Struct, frozen=True):
     indicators: dict[str, float]
     notes: list[str]
     refused: str = ""
-    """The strategy can't answer, and why (BadRequest)."""
+    """The strategy can't answer, or no plan can be made of its answer, and why (BadRequest)."""
