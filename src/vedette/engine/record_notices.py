@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from vedette.model.audit import Record
+from vedette.model.audit import Audit, Record
 
 R = TypeVar("R", bound=Record)
 
@@ -35,3 +35,11 @@ def told(before: Record | None, now: Record | None, records: Lookup) -> list[Tol
     assert record is not None
     verb = "create" if before is None else "delete" if now is None else "update"
     return [Told(event_type=f"{record.EVENT}.{verb}", payload=msgspec.to_builtins(record))]
+
+
+def audit_notice(what: str, audit: Audit, records: Lookup, fault: Exception | None = None) -> Told:
+    """A notice of a run that changes no record: `strategy.start`, `strategy.end`, `strategy.error`, `planner.start`, …"""
+    payload: dict[str, Any] = msgspec.to_builtins(audit)
+    if fault is not None:
+        payload["fault"] = {"exception": type(fault).__name__, "exception_message": str(fault)}
+    return Told(event_type=f"audit.{what}", payload=payload, priority="ERROR" if what.endswith("error") else "INFO")

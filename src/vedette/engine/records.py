@@ -10,6 +10,7 @@ as in Watcher: watchers see DELETED, and a copy stays until it is purged.
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
@@ -17,7 +18,7 @@ import msgspec
 
 from vedette.engine.record_notices import Told, told
 from vedette.errors import Conflict, NotFound
-from vedette.kit.clock import Clock, rfc3339
+from vedette.kit.clock import Clock, rfc3339, rfc3339_us
 from vedette.model.audit import RECORDS, Action, ActionPlan, Record
 from vedette.model.delivery import PutState, Work
 from vedette.model.entry import NewEntry
@@ -87,11 +88,11 @@ class Records:
         """In the order of their creation."""
         return cast("list[R]", list(self._held[kind.KIND].values()))
 
-    def get(self, kind: type[R], uuid: str) -> R:
+    def get(self, kind: type[R], ident: str) -> R:
         """Raises NotFound."""
-        found = self._held[kind.KIND].get(uuid)
+        found = self._held[kind.KIND].get(ident)
         if found is None:
-            raise NotFound(f"{kind.KIND} {uuid} could not be found")
+            raise NotFound(f"{kind.KIND} {ident} could not be found")
         return cast("R", found)
 
     def find(self, kind: type[R], ident: str) -> R:
@@ -104,12 +105,12 @@ class Records:
 
     def actions_of(self, plan: str) -> list[Action]:
         """In the order of the plan."""
-        found = [self.get(Action, uuid) for uuid in self._actions.get(plan, ())]
+        found = [self.get(Action, one) for one in self._actions.get(plan, ())]
         return sorted(found, key=lambda action: action.order)
 
     def plans_of(self, audit: str) -> list[ActionPlan]:
         """Oldest first."""
-        return [self.get(ActionPlan, uuid) for uuid in self._plans.get(audit, ())]
+        return [self.get(ActionPlan, one) for one in self._plans.get(audit, ())]
 
     async def deleted(self, kind: type[R]) -> list[R]:
         """Copies of those that were deleted and not purged."""
@@ -132,8 +133,10 @@ class Records:
         A record that is there already has to be made from the present one: read, `msgspec.structs.replace`, write, with no await
         in between; or use `update`. Raises Conflict (one is not the present one any more), StoreUnavailable.
         """
-        # One moment for all, later than any before: of two readings with one as-of the later counts only if it isn't older.
-        now = self._last = max(self._clock.now_us(), self._last + 1)
+        now = max(self._clock.now_us(), self._last + 1)
+        self._last = now + len(puts)
+        # Which of two states is the newer one is a matter of their order in the log, whatever a clock that was set back says.
+        version = self._store.head + 1
         entries: list[NewEntry] = []
         kept: list[Record] = []
         expect: dict[Key, int] = {}
@@ -142,11 +145,13 @@ class Records:
             key = _key(record)
             before = self._held[record.KIND].get(record.uuid)
             if before is None:
-                record = msgspec.structs.replace(record, created_at=record.created_at or rfc3339(now))
+                # One after the other, also within a write: the order of lists.
+                made = rfc3339_us(now + len(kept))
+                record = msgspec.structs.replace(record, created_at=record.created_at or made)
             else:
                 record = msgspec.structs.replace(record, created_at=before.created_at, updated_at=rfc3339(now))
             expect[key] = self._revisions.get(key, 0)
-            entries += self._entries(now, told(before, record, self), _reading(record, now))
+            entries += self._entries(now, told(before, record, self), _reading(record, now, version))
             kept.append(record)
         for record in deletes:
             key = _key(record)
@@ -154,20 +159,20 @@ class Records:
             gone = msgspec.structs.replace(record, deleted_at=rfc3339(now))
             if hasattr(gone, "state"):
                 gone = msgspec.structs.replace(gone, state="DELETED")
-            reading = Reading(kind=record.KIND, group=VEDETTE, id=record.uuid, verb="delete", as_of=now)
+            reading = Reading(kind=record.KIND, group=VEDETTE, id=record.uuid, verb="delete", as_of=now, version=version)
             entries += self._entries(now, told(record, None, self), reading)
             more.append(PutState(OWNER, DELETED, f"{record.KIND}/{record.uuid}", msgspec.json.encode(gone), due=now))
             kept.append(gone)
         for note in notes:
-            entries.append(NewEntry(_notice(now, note, self.hostname, len(entries))))
+            entries.append(NewEntry(_notice(now, note, self.hostname)))
         await self._store.append(entries, expect, work=more)
         return kept
 
-    async def update(self, kind: type[R], uuid: str, change: Callable[[R], R]) -> R:
+    async def update(self, kind: type[R], ident: str, change: Callable[[R], R]) -> R:
         """The record as `change` makes it of the present one; asked again when somebody was faster. What `change` raises goes
         through. Raises NotFound."""
         for _ in range(TRIES):
-            before = self.get(kind, uuid)
+            before = self.get(kind, ident)
             after = change(before)
             if after is before:
                 return before
@@ -176,7 +181,7 @@ class Records:
             except Conflict:
                 continue
             return cast("R", kept)
-        raise Conflict(f"{kind.KIND} {uuid} changes all the time")
+        raise Conflict(f"{kind.KIND} {ident} changes all the time")
 
     async def purge(self, before: int, kinds: Iterable[str] = (), *, dry_run: bool = False, most: int = 0) -> dict[str, int]:
         """Forget the copies of what was deleted before this (UTC microseconds), of these kinds (none: all), at most so many (0:
@@ -198,8 +203,7 @@ class Records:
     def _entries(self, now: int, notices: Sequence[Told], reading: Reading) -> list[NewEntry]:
         """The first notice carries the record itself."""
         return [
-            NewEntry(_notice(now, note, self.hostname, number, reading.id), (reading,) if number == 0 else ())
-            for number, note in enumerate(notices)
+            NewEntry(_notice(now, note, self.hostname), (reading,) if number == 0 else ()) for number, note in enumerate(notices)
         ]
 
     def _appended(self, appended: Sequence[Appended]) -> None:
@@ -255,14 +259,14 @@ def _age(one: tuple[Record, int]) -> tuple[str, int]:
     return one[0].created_at, one[1]
 
 
-def _reading(record: Record, now: int) -> Reading:
+def _reading(record: Record, now: int, version: int) -> Reading:
     fields: dict[str, Any] = msgspec.to_builtins(record)
-    return Reading(kind=record.KIND, group=VEDETTE, id=record.uuid, verb="create", as_of=now, fields=fields)
+    return Reading(kind=record.KIND, group=VEDETTE, id=record.uuid, verb="create", as_of=now, version=version, fields=fields)
 
 
-def _notice(now: int, note: Told, hostname: str, number: int, id_: str = "") -> Notice:
+def _notice(now: int, note: Told, hostname: str) -> Notice:
     return Notice(
-        id=f"{note.event_type}/{id_}/{now}/{number}",
+        id=str(uuid.uuid4()),
         source=VEDETTE_SOURCE,
         event_type=note.event_type,
         sent_at=now,

@@ -19,7 +19,7 @@ class Indicator(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     description: str
     unit: str | None = None
-    schema: dict[str, Any] = _COUNT
+    schema: dict[str, Any] = msgspec.field(default_factory=lambda: _COUNT)
 
 
 class Overall(msgspec.Struct, frozen=True, kw_only=True):
