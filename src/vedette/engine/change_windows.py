@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -38,8 +38,10 @@ class ChangeWindows:
         """Raises ConfigError."""
         self._windows = tuple(parse(text) for text in texts)
         self.timezone = timezone
+        self._zone: tzinfo = UTC
         try:
-            self._zone = ZoneInfo(timezone)
+            if timezone != "UTC":  # which needs no files on the machine
+                self._zone = ZoneInfo(timezone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise ConfigError(
                 f"there is no time zone {timezone!r} on this machine: write one like `Europe/Vienna`, or `UTC`"
