@@ -10,6 +10,7 @@ import logging
 import os
 import resource
 import signal
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -29,31 +30,52 @@ from vedette.api.auth import (
 )
 from vedette.api.hooks import Hook
 from vedette.api.rights import Rights
-from vedette.api.server import Needs, Server, bare, build, reloading_context
+from vedette.api.server import NO_FACE, Needs, Server, bare, build, reloading_context
 from vedette.api.tickets import Tickets
 from vedette.clients.keystone import Keystone, credentials
 from vedette.clients.tracing import OtlpTracer
-from vedette.compat import weaas
-from vedette.config import WINDOW_RULES, Config, HandlerConfig, HookConfig, On, secret_variables
+from vedette.compat import infra_optim, weaas
+from vedette.compat.infra_optim import OptimNeeds
+from vedette.config import WINDOW_RULES, AuditRule, Config, HandlerConfig, HookConfig, On, secret_variables
+from vedette.config import Audits as AuditsConfig
 from vedette.config import Keystone as KeystoneSettings
 from vedette.config import SourceConfig as SourceSettings
 from vedette.config import Window as WindowSettings
-from vedette.engine import conditions, windows
+from vedette.engine import catalogue, conditions, windows
+from vedette.engine.advising import Advising
+from vedette.engine.applier import Applier, ApplierSettings
+from vedette.engine.audit_rules import RuleHandler
+from vedette.engine.audits import Audits, AuditSettings
+from vedette.engine.audits import Settings as AuditsSettings
 from vedette.engine.dispatch import Dispatch
 from vedette.engine.ingest import Ingest
 from vedette.engine.inventory import StoredObjects
 from vedette.engine.line import Rule, Window
 from vedette.engine.matching import Match
+from vedette.engine.records import Records
 from vedette.engine.resync import Resync
 from vedette.engine.retention import Keep, Retention
 from vedette.engine.verify import Verify
 from vedette.engine.watch import Hub, Limits
 from vedette.engine.worker import WorkerHandler, WorkerProcess
-from vedette.errors import CannotStart, ConfigError
-from vedette.kit.clock import Clock, SystemClock
+from vedette.errors import CannotStart, ConfigError, NoService
+from vedette.kit.clock import Clock, SystemClock, rfc3339
 from vedette.kit.tasks import cancel, keep_running
 from vedette.kit.telemetry import Telemetry
-from vedette.ports import Appended, Authenticator, CloudUse, Handler, HandlerNeeds, Source, Store, Tracer, WorkerCode
+from vedette.ports import (
+    Appended,
+    Authenticator,
+    Cloud,
+    CloudUse,
+    Handler,
+    HandlerNeeds,
+    Meter,
+    MeterNeeds,
+    Source,
+    Store,
+    Tracer,
+    WorkerCode,
+)
 from vedette.store.memory import MemoryStore
 from vedette.store.sqlite import SqliteStore
 
@@ -95,6 +117,12 @@ class Service:
         """Once started: what sources offer to."""
         self.resync: Resync | None = None
         self.dispatch: Dispatch | None = None
+        self.records: Records | None = None
+        """Of audits and plans, where there are `audits`."""
+        self.audits: Audits | None = None
+        self.applier: Applier | None = None
+        self._advising: list[Advising] = []
+        self._meters: list[Meter] = []
         self._handlers: list[Handler] = []
         self._tracer: Tracer | None = None
         self._uses: dict[str, CloudUse] = {}
@@ -150,9 +178,10 @@ class Service:
             telemetry,
             connected=lambda name: ready[name].status().ready,
         )
-        dispatch = self.dispatch = Dispatch(
-            store, [self._rule(one) for one in config.handlers], kinds, clock, telemetry, tracer=self._trace()
-        )
+        rules = [self._rule(one) for one in config.handlers]
+        if config.audits is not None:
+            rules += await self._optimize(config.audits, store)
+        dispatch = self.dispatch = Dispatch(store, rules, kinds, clock, telemetry, tracer=self._trace())
         verify = Verify(store, ingest.record, kinds, uses, hub.followed, clock, telemetry)
         hub.on_followed.append(verify.followers_changed)
         rights = Rights(authenticator, clock, self._recheck_seconds)
@@ -189,6 +218,10 @@ class Service:
         self._spawn("dispatch", partial(keep_running, "dispatch", dispatch.run, fatal=(CannotStart, ConfigError)))
         await asyncio.sleep(0)  # the hub follows from here on: nothing is appended before
         await self._handling(dispatch)
+        if self.records is not None and self.audits is not None and self.applier is not None:
+            await catalogue.sync(self.records, plugins.strategies(), plugins.scoring_engines())
+            self._spawn("applier", partial(keep_running, "applier", self.applier.run))
+            self._spawn("audits", partial(keep_running, "audits", self.audits.run))
         await self._listen(needs, authenticator)
         for source in sources:
             work = partial(source.run, ingest.offer)
@@ -208,7 +241,9 @@ class Service:
         faces = weaas.routes(needs, endpoints, open_to_all=open_to_all)
         in_path = weaas.path_token(endpoints)
         words = weaas.in_its_words(endpoints)
-        app = build(needs, authenticator, faces=faces, path_token=in_path, in_its_words=words)
+        optim = self._watchers_api()
+        watcher = NO_FACE if optim is None else infra_optim.face(optim, "/infra-optim")
+        app = build(needs, authenticator, faces=faces, path_token=in_path, in_its_words=words, face=watcher)
         server = Server(app, listen=[(one.host, one.port) for one in config.listen], tls=tls, untaken=config.watch.stall_timeout)
         self._servers.append(server)
         await server.start()
@@ -229,6 +264,38 @@ class Service:
             self._servers.append(old)
             await old.start()
             self.face_addresses["weaas"] = old.addresses
+        own = config.faces.infra_optim
+        if own and own.listen and optim is not None:
+            app = bare(needs, authenticator, routes=(), face=infra_optim.face(optim))
+            server = Server(app, listen=[(one.host, one.port) for one in own.listen], tls=tls, untaken=config.watch.stall_timeout)
+            self._servers.append(server)
+            await server.start()
+            self.face_addresses["infra_optim"] = server.addresses
+
+    def _watchers_api(self) -> OptimNeeds | None:
+        """What Watcher's API stands on; None: there are no audits."""
+        settings, records, audits = self.config.audits, self.records, self.audits
+        if settings is None or records is None or audits is None:
+            return None
+
+        def services() -> list[dict[str, Any]]:
+            # Both are this process: who can ask has it alive before him.
+            now = rfc3339(self.clock.now_us())
+            names = ("watcher-decision-engine", "watcher-applier")
+            return [
+                {"id": number, "name": name, "host": records.hostname, "status": "ACTIVE", "last_seen_up": now}
+                for number, name in enumerate(names, 1)
+            ]
+
+        return OptimNeeds(
+            records=records,
+            clock=self.clock,
+            trigger=audits.trigger,
+            strategy_state=audits.strategy_state,
+            data_model=audits.data_model,
+            services=services,
+            enable_webhooks_auth=settings.enable_webhooks_auth,
+        )
 
     def _trace(self) -> Tracer | None:
         settings = self.config.tracing
@@ -296,6 +363,79 @@ class Service:
             max_depth=one.max_depth,
         )
 
+    async def _optimize(self, settings: AuditsConfig, store: Store) -> list[Rule]:
+        """Audits and plans, built and not yet at work; the rules that trigger audits. Raises ConfigError."""
+        config, clock, telemetry = self.config, self.clock, self.telemetry
+        source = settings.source or _default_source(config)
+
+        def cloud(name: str = "") -> Cloud | None:
+            use = self._uses.get(name or source)
+            return None if use is None else use.cloud
+
+        def changed() -> Cloud:
+            found = cloud()
+            if found is None:
+                raise NoService(f"source {source} has no API that could be asked: give it an auth_url or a cloud")
+            return found
+
+        for one in config.meters:
+            needs = MeterNeeds(name=one.name, clock=clock, telemetry=telemetry, cloud=cloud)
+            try:
+                self._meters.append(plugins.load("meters", one.type).build(one.options, needs))
+            except ConfigError as why:
+                raise ConfigError(str(why), path=f"meters ({one.name})") from None
+        strategies, actions = plugins.strategies(), plugins.actions()
+        records = self.records = Records(store, clock, socket.gethostname())
+        await records.load()
+        withheld = secret_variables(config, os.environ)
+        for number in range(settings.runs):
+            code = WorkerCode(
+                name=f"strategies-{number + 1}", module="vedette.advice", options={"max_memory": settings.max_memory}
+            )
+            worker = WorkerProcess(code, clock=clock, telemetry=telemetry, max_memory=settings.max_memory, withheld=withheld)
+            self._advising.append(Advising(store, worker, strategies, timeout=settings.strategy_timeout))
+        usual = _audit_settings(settings, AuditSettings())
+        audits = self.audits = Audits(
+            store,
+            records,
+            self._advising,
+            strategies,
+            actions,
+            self._meters,
+            clock,
+            telemetry,
+            AuditsSettings(
+                source=source,
+                usual=usual,
+                special={one.name: _audit_settings(one, usual) for one in settings.each},
+                runs=settings.runs,
+            ),
+        )
+        await audits.load()
+        applier = self.applier = Applier(
+            records,
+            store,
+            actions,
+            changed,
+            clock,
+            telemetry,
+            ApplierSettings(
+                parallel=settings.parallel,
+                per_host=settings.per_host,
+                per_pair=settings.per_pair,
+                per_pool=settings.per_pool,
+                per_zone=settings.per_zone,
+                policy=settings.policy,
+                action_timeout=settings.action_timeout,
+                approval=settings.approval,
+                change_windows=settings.change_windows,
+                timezone=settings.timezone,
+                expiry=settings.expiry,
+            ),
+        )
+        applier.on_ended.append(audits.plan_ended)
+        return [_audit_rule(one, audits) for one in settings.rules]
+
     def _spawn(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         async def watched() -> None:
             try:
@@ -334,6 +474,10 @@ class Service:
         for server in self._servers:
             await server.stop()
         await cancel(*others)
+        for advising in self._advising:
+            await advising.close()
+        for meter in self._meters:
+            await meter.close()
         for handler in self._handlers:
             try:
                 await handler.close()
@@ -421,6 +565,24 @@ def _window(window: WindowSettings) -> Window:
     )
 
 
+def _audit_settings(given: msgspec.Struct, usual: AuditSettings) -> AuditSettings:
+    """What a section of the configuration says; None there means: as usual."""
+    names = (field.name for field in msgspec.structs.fields(AuditSettings))
+    said = {name: value for name in names if (value := getattr(given, name, None)) is not None}
+    return msgspec.structs.replace(usual, **said)
+
+
+def _audit_rule(one: AuditRule, audits: Audits) -> Rule:
+    objects = tuple(conditions.expression(text) for text in one.objects)
+    return Rule(
+        name=one.name,
+        use="audit",
+        handler=RuleHandler(one.name, one.audit, audits.trigger, objects),
+        on=tuple(_match(on) for on in one.on),
+        window=None if one.window is None else _window(one.window),
+    )
+
+
 def _cloud_use(one: SourceSettings, clock: Clock, telemetry: Telemetry) -> CloudUse | None:
     """The source's API, where its type has one and its settings say which. Nothing is asked yet."""
     build = getattr(plugins.load("sources", one.type), "cloud_use", None)
@@ -444,8 +606,9 @@ def _drop_verdicts(authenticator: Authenticator, appended: Sequence[Appended], s
 
 
 def _hosts(config: Config) -> frozenset[str]:
-    weaas_listen = config.faces.weaas.listen if config.faces.weaas else ()
-    return frozenset({"localhost", "127.0.0.1", "::1"} | {one.host.lower() for one in (*config.listen, *weaas_listen)})
+    faces = [one.listen for one in (config.faces.weaas, config.faces.infra_optim) if one]
+    everywhere = [*config.listen, *(address for listen in faces for address in listen)]
+    return frozenset({"localhost", "127.0.0.1", "::1"} | {one.host.lower() for one in everywhere})
 
 
 def _store_metrics(store: Store, telemetry: Telemetry) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from itertools import pairwise
@@ -55,6 +55,12 @@ def kinds() -> tuple[Kind, ...]:
 def strategies() -> dict[str, Strategy]:
     """Every strategy, by name."""
     return {name: importlib.import_module(f"vedette.strategies.{name}").STRATEGY for name in names("strategies")}
+
+
+def scoring_engines() -> Sequence[Mapping[str, str]]:
+    """Name, description and metainfo of what strategies score data with."""
+    engines: Sequence[Mapping[str, str]] = importlib.import_module("vedette.strategies._scoring").SCORING_ENGINES
+    return engines
 
 
 def actions() -> dict[str, Action]:

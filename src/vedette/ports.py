@@ -208,6 +208,8 @@ class Identity(msgspec.Struct, frozen=True):
     roles: frozenset[str] = frozenset()
     expires_at: int = 0
     """UTC microseconds; 0: never."""
+    reads_only: bool = False
+    """It sees everything and changes nothing: `reader` at system scope, and no admin."""
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):

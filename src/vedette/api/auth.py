@@ -197,6 +197,7 @@ class KeystoneAuthenticator:
             user=verified.user_id,
             project=verified.project_id,
             roles=frozenset(verified.roles),
+            reads_only=verified.system and not self._admin_roles & {role.lower() for role in verified.roles},
             expires_at=verified.expires_at,
         )
 

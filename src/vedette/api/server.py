@@ -113,6 +113,19 @@ def _as_it_is(_request: web.Request, why: Exception) -> Exception:
     return why
 
 
+class Face(msgspec.Struct, frozen=True, kw_only=True):
+    """An older API beside ours: its routes, and what is different about them."""
+
+    routes: Sequence[web.RouteDef]
+    public: frozenset[str] = frozenset()
+    """Routes, as they are written, that want no token."""
+    error: Callable[[web.Request, Exception], web.Response | None] = lambda request, why: None
+    """An error in the form that its clients know; None: the request is not for this face."""
+
+
+NO_FACE = Face(routes=())
+
+
 def build(
     needs: Needs,
     authenticator: Authenticator,
@@ -120,10 +133,11 @@ def build(
     faces: Sequence[web.RouteDef] = (),
     path_token: Callable[[web.Request], str | None] = lambda _request: None,
     in_its_words: InItsWords = _as_it_is,
+    face: Face = NO_FACE,
 ) -> web.Application:
     """The application: the gate, every route that a file in `routes/` gives, and those of older faces (`compat/`), whose
-    tokens may be part of the path and whose errors have texts of their own."""
-    app = bare(needs, authenticator, routes=faces, path_token=path_token, in_its_words=in_its_words)
+    tokens may be part of the path and whose errors have texts, or a form, of their own."""
+    app = bare(needs, authenticator, routes=faces, path_token=path_token, in_its_words=in_its_words, face=face)
     package = importlib.import_module("vedette.api.routes")
     for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda module: module.name):
         app.router.add_routes(importlib.import_module(f"{package.__name__}.{module.name}").routes(needs))
@@ -135,15 +149,16 @@ def bare(
     authenticator: Authenticator,
     *,
     routes: Sequence[web.RouteDef],
-    path_token: Callable[[web.Request], str | None],
+    path_token: Callable[[web.Request], str | None] = lambda _request: None,
     in_its_words: InItsWords = _as_it_is,
+    face: Face = NO_FACE,
 ) -> web.Application:
     """An application with the gate and only these routes: an older face at its own port."""
-    gate = _gate(needs, authenticator, path_token)
-    app = web.Application(middlewares=[_errors(needs, in_its_words), gate], client_max_size=MAX_BODY)
+    gate = _gate(needs, authenticator, path_token, face.public)
+    app = web.Application(middlewares=[_errors(needs, in_its_words, face), gate], client_max_size=MAX_BODY)
     app[AUTHENTICATOR] = authenticator
     app.on_response_prepare.append(_preparing(needs))
-    app.router.add_routes(routes)
+    app.router.add_routes([*routes, *face.routes])
     return app
 
 
@@ -257,7 +272,7 @@ def _stamp(*paths: Path) -> Any:
         return None
 
 
-def _errors(needs: Needs, in_its_words: InItsWords) -> Middleware:
+def _errors(needs: Needs, in_its_words: InItsWords, face: Face) -> Middleware:
     """Whatever goes wrong leaves as a Status object with the right code; nothing internal is told."""
     counted = needs.telemetry.counter("http_requests_total", "Requests answered", "code")
 
@@ -277,7 +292,7 @@ def _errors(needs: Needs, in_its_words: InItsWords) -> Middleware:
                 if request.transport is not None:
                     request.transport.abort()
                 raise ConnectionResetError("the answer can't be completed") from why
-            response = _said(in_its_words(request, why))
+            response = face.error(request, why) or _said(in_its_words(request, why))
         counted.labels(str(response.status)).inc()
         return response
 
@@ -310,7 +325,9 @@ def _route_name(request: web.Request) -> str:
     return resource.canonical if resource is not None else "?"
 
 
-def _gate(needs: Needs, authenticator: Authenticator, path_token: Callable[[web.Request], str | None]) -> Middleware:
+def _gate(
+    needs: Needs, authenticator: Authenticator, path_token: Callable[[web.Request], str | None], public: frozenset[str]
+) -> Middleware:
     """Who is asking? Without an answer there is no route, not even a 404."""
 
     @web.middleware
@@ -327,7 +344,7 @@ def _gate(needs: Needs, authenticator: Authenticator, path_token: Callable[[web.
             raise Forbidden("a page of another origin may change nothing here; `cors` names those that may")
         if request.method == "OPTIONS" and "Origin" in request.headers:
             return web.Response(status=204)
-        if request.path in OPEN:
+        if request.path in OPEN or _route_name(request) in public:
             return await handler(request)
         ticket = request.query.get("ticket") if request.path == "/v1/events" else None
         if ticket is not None:
@@ -395,4 +412,6 @@ def need_admin(request: web.Request) -> Identity:
     identity = request[IDENTITY]
     if not identity.scope.admin:
         raise Forbidden("this needs an admin role")
+    if identity.reads_only and request.method not in _SAFE:
+        raise Forbidden("this needs an admin role: a reader sees everything and changes nothing")
     return identity
