@@ -181,6 +181,22 @@ def kinds(world: World) -> Mapping[str, Kind]:
     return {"move": move, "push": push, "note": noted}
 
 
+class Slow:
+    """A store whose writes take some turns of the event loop: two may be on their way at a time."""
+
+    def __init__(self, inner: Store, turns: int) -> None:
+        self._inner = inner
+        self._turns = turns
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def append(self, *given: Any, **more: Any) -> Sequence[int | None]:
+        for _ in range(self._turns):
+            await asyncio.sleep(0)
+        return await self._inner.append(*given, **more)
+
+
 class Rig:
     """A store, a world and an applier that can be taken away and built anew."""
 
