@@ -35,6 +35,7 @@ from vedette.errors import (
     ConfigError,
     Forbidden,
     NotFound,
+    Refused,
     Unauthenticated,
 )
 from vedette.kit.backoff import delays
@@ -236,6 +237,43 @@ class OpenStackCloud:
                 raise CloudUnavailable(f"the list of {key} that {service} gives goes in circles")
             query = following
         raise CloudUnavailable(f"the list of {key} that {service} gives has more than {self._limits.pages} pages")
+
+    async def send(
+        self,
+        method: str,
+        service: str,
+        path: str,
+        body: JsonObject | None = None,
+        *,
+        microversion: str = "",
+        request_id: str = "",
+    ) -> JsonObject:
+        waits = islice(delays(most=LONGEST_WAIT), TRIES - 1)
+        while True:
+            self._check_refused(service)
+            began = self._clock.monotonic()
+            outcome = await self._once(
+                service, lambda sdk, job: sdk.send(job, method, service, path, body, microversion, request_id)
+            )
+            status = 0 if isinstance(outcome, str) else outcome.status
+            self._requests.labels(self._name, service, str(status or "none")).inc()
+            self._seconds.labels(self._name, service).observe(self._clock.monotonic() - began)
+            told = kv(source=self._name, service=service, method=method, path=path, request_id=request_id, status=status)
+            log.info("the cloud was asked for a change", extra=told)
+            if isinstance(outcome, str):
+                raise CloudUnavailable(f"{service}: {outcome} to {method} {path}; it may have been done all the same", delay=5)
+            wait = next(waits, None) if status == 429 else None
+            if wait is None:
+                break
+            # It was turned away before anything was done.
+            self._retries.labels(self._name, service).inc()
+            await self._clock.sleep(min(max(wait, _retry_after(outcome.retry_after, self._clock)), LONGEST_WAIT))
+        if status == 409:
+            raise Refused(f"{service} answered 409 to {method} {path}{self._said(outcome.body)}")
+        if status in (408, 429) or status >= 500:
+            raise CloudUnavailable(f"{service} answered {status} to {method} {path}{self._said(outcome.body)}", delay=5)
+        self._well(service, path, outcome)
+        return self._object(service, outcome) if outcome.body.strip() else {}
 
     async def account(self) -> Verified:
         account = await self._try("identity", "/auth/tokens", lambda sdk, job: sdk.account(job))

@@ -47,6 +47,9 @@ VERSIONED = frozenset(("block-storage", "compute", "identity", "image", "load-ba
 """Services whose root has a version in its path. keystoneauth takes what the catalog says where it finds no versions (the service
 is down), and then a right path under a wrong root is answered with 404, as if the object were gone."""
 
+REQUEST_ID = "X-Openstack-Request-Id"
+"""In a request: what the service is to know it by, in its log and its notifications (oslo.middleware, global request ids)."""
+
 _VERSION = re.compile(r"/v[0-9]+(\.[0-9]+)?(/|$)")
 
 
@@ -160,9 +163,18 @@ class Sdk:
         """The answer, or a text that says why there was none. Raises NoService, Unauthenticated."""
         return self._answer(job, service, lambda: self._response("GET", service, path, params, microversion))
 
-    def send(self, job: Job, method: str, service: str, path: str, body: dict[str, Any] | None = None) -> Raw | str:
-        """The same for another method, with a JSON body. Nothing that runs by itself uses it: `ports.Cloud` only reads."""
-        return self._answer(job, service, lambda: self._response(method, service, path, (), "", body))
+    def send(
+        self,
+        job: Job,
+        method: str,
+        service: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        microversion: str = "",
+        request_id: str = "",
+    ) -> Raw | str:
+        """The same for another method, with a JSON body; `request_id`: what the service is to call the request (a global one)."""
+        return self._answer(job, service, lambda: self._response(method, service, path, (), microversion, body, request_id))
 
     def endpoint(self, job: Job, service: str) -> Endpoint | str:
         """Where it is asked; or a text that says why that can't be found out. Raises NoService, Unauthenticated."""
@@ -212,15 +224,16 @@ class Sdk:
         params: Sequence[tuple[str, str]],
         microversion: str,
         body: dict[str, Any] | None = None,
+        request_id: str = "",
     ) -> requests.Response:
         self._access()
         adapter = self._adapter(service)
         version = self._microversion(service, adapter, microversion)
-        response = self._sent(adapter, method, path, params, version, body)
+        response = self._sent(adapter, method, path, params, version, body, request_id)
         if response.status_code == 401:
             # Revoked, or Keystone's keys were rotated away. keystoneauth's own way loses when several threads hear it at once.
             self._renew(str(response.request.headers.get("X-Auth-Token", "")))
-            response = self._sent(adapter, method, path, params, version, body)
+            response = self._sent(adapter, method, path, params, version, body, request_id)
         return response
 
     def _sent(
@@ -231,6 +244,7 @@ class Sdk:
         params: Sequence[tuple[str, str]],
         microversion: str | None,
         body: dict[str, Any] | None,
+        request_id: str,
     ) -> requests.Response:
         # The SDK's own `request` adds a cache and statistics that nobody reads.
         response: requests.Response = Adapter.request(
@@ -238,7 +252,7 @@ class Sdk:
             path,
             method,
             params=list(params),
-            headers={"Accept": "application/json"},
+            headers={"Accept": "application/json", **({REQUEST_ID: request_id} if request_id else {})},
             microversion=microversion,
             raise_exc=False,
             log=False,
