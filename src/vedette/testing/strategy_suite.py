@@ -205,7 +205,7 @@ def _machines(rng: random.Random, hosts: Sequence[Host]) -> tuple[list[Machine],
     machines = [Machine(uuid=_uuid(5, 99), name="spare", hostname="spare", power_state="power off")] if _seldom(rng, 3) else []
     there: list[Host] = []
     for i, host in enumerate(hosts):
-        power = rng.choice(("", "power on", "power on", "power off", "error"))
+        power = rng.choice(("", "", "power on", "power on", "power on", "power on", "power off", "error"))
         if power:
             machines.append(
                 Machine(
