@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from vedette.engine.applier import Applier, ApplierSettings
 from vedette.engine.records import Records
 from vedette.errors import CloudUnavailable, GiveUp
-from vedette.kit.tasks import cancel
+from vedette.kit.tasks import cancel, keep_running
 from vedette.kit.telemetry import Telemetry
 from vedette.model.audit import ACTION, PLAN, Action, ActionPlan, Record
 from vedette.ports import Action as Kind
@@ -233,7 +233,7 @@ class Rig:
             zone_of=lambda host: self.zones.get(host, ""),
         )
         self.applier.on_ended.append(self.ended.append)
-        self.task = asyncio.create_task(self.applier.run())
+        self.task = asyncio.create_task(keep_running("applier", self.applier.run, sleep=self.clock.sleep))
         await self.turn()
         return self
 

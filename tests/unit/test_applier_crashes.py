@@ -71,9 +71,29 @@ class Mortal:
         self, entries: Sequence[NewEntry], expect: Mapping[Key, int] | None = None, work: Sequence[Work] = ()
     ) -> Sequence[int | None]:
         await self._fuse.point()
+        for _ in range(2):  # others go on meanwhile
+            await asyncio.sleep(0)
         revisions = await self._inner.append(entries, expect, work)
         await self._fuse.point()
         return revisions
+
+
+class Ailing:
+    """A store that can't take one of the writes."""
+
+    def __init__(self, inner: Store) -> None:
+        self._inner = inner
+        self.writes = 0
+        self.refuses = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def append(self, *given: Any, **more: Any) -> Sequence[int | None]:
+        self.writes += 1
+        if self.writes == self.refuses:
+            raise StoreUnavailable("disk full")
+        return await self._inner.append(*given, **more)
 
 
 class Story:
@@ -221,6 +241,33 @@ async def test_a_crash_at_every_point_changes_no_end(
             assert rig.ends() == ends, at
             assert story.met == outcomes
     print(f"{policy}: a crash at each of {calm.points} points, {len(ends)} actions each time")
+
+
+@pytest.mark.parametrize(("plan", "policy"), [(STRAIGHT, "stop"), (BROKEN, "rollback")], ids=["straight", "rollback"])
+async def test_a_write_that_the_store_refuses_changes_no_end(plan: Plan, policy: str) -> None:
+    """The applier is started again, in the same process, and takes up what it had begun itself."""
+    ends: list[str] = []
+    calm: list[tuple[str, str]] = []
+    refused = writes = 0
+    while refused <= writes:
+        rig = Rig()
+        store = Ailing(rig.store)
+        rig.store = cast(Store, store)
+        async with rig:
+            await rig.plan(*plan, policy=policy, state="RECOMMENDED")
+            store.writes, store.refuses = 0, 0
+            await rig.records.update(ActionPlan, "plan", lambda plan: replace(plan, state="PENDING"))
+            store.writes, store.refuses = 0, refused
+            await rig.pass_time(300, 5)
+            writes = writes or store.writes
+            ends = ends or rig.ends()
+            assert rig.ends() == ends, refused
+            assert rig.of_plan().state == ("FAILED" if policy == "rollback" else "SUCCEEDED")
+            asked = [(server, target) for _, server, target in rig.world.asked]
+            calm = calm or asked
+            assert sorted(asked) == sorted(calm), "nothing is asked for twice"
+        refused += 1
+    assert refused > 10
 
 
 async def test_many_plans_many_crashes_and_a_world_that_changes_meanwhile() -> None:
