@@ -173,6 +173,14 @@ async def test_an_action_that_no_file_has_fails() -> None:
         assert rig.actions()[0].status_message == "there is no action explode: its file is missing in this version"
 
 
+async def test_parameters_that_are_none_fail_their_own_action_alone() -> None:
+    async with Rig() as rig:
+        await rig.plan(("move", {"destination_node": "b"}, ()), move("s1"), policy="continue")
+        await rig.pass_time(40)
+        assert rig.ends() == ["FAILED/failed", "SUCCEEDED/done"]
+        assert "an error in the action itself: KeyError: 'resource_id'" in (rig.actions()[0].status_message or "")
+
+
 async def test_records_that_wait_for_each_other_end() -> None:
     async with Rig() as rig:
         await rig.plan(note(1), note(0), note(), note(99))

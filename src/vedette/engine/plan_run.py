@@ -302,8 +302,7 @@ class PlanRun:
     def _places_of(self, actions: Sequence[Action]) -> dict[str, tuple[str, ...]]:
         found: dict[str, tuple[str, ...]] = {}
         for action in actions:
-            kind = self._tools.kinds.get(action.action_type)
-            places = set(kind.places(action.input_parameters) if kind is not None else ())
+            places = self._named_places(action)
             if self._limits.per_zone:
                 zones = {self._limits.zone_of(place[5:]) for place in places if place.startswith("host:")}
                 places |= {f"zone:{zone}" for zone in zones if zone}
@@ -312,6 +311,17 @@ class PlanRun:
                 places.add(f"resource:{resource}")
             found[action.uuid] = tuple(sorted(place for place in places if self._limits.of(place)))
         return found
+
+    def _named_places(self, action: Action) -> set[str]:
+        kind = self._tools.kinds.get(action.action_type)
+        if kind is None:
+            return set()
+        try:
+            return set(kind.places(action.input_parameters))
+        except Exception:
+            # Its parameters are not what they should be: its pre-condition will say so, and the others go on.
+            log.exception("where an action puts a load can't be told", extra=self._told(action=action.uuid))
+            return set()
 
     def _told(self, **more: Any) -> dict[str, Any]:
         plan = self._plan
