@@ -11,6 +11,7 @@ from applying import Rig, Slow, move, note
 from msgspec.structs import replace
 
 from vedette.engine.plan_run import Limits, Walk
+from vedette.errors import ConfigError
 from vedette.model.audit import Action, ActionPlan, Record
 from vedette.model.entry import NewEntry
 from vedette.model.notice import Notice
@@ -498,6 +499,19 @@ async def test_outside_the_window_a_plan_waits_and_says_until_when() -> None:
         assert rig.of_plan().state == "PENDING"
         await rig.clock.advance(60)
         assert rig.of_plan().state == "ONGOING"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"parallel": 0}, "parallel is 0"),
+        ({"change_windows": ("sometimes",)}, "'sometimes' is no change window"),
+        ({"timezone": "Mars/Olympus"}, "there is no time zone 'Mars/Olympus'"),
+    ],
+)
+async def test_settings_that_can_not_be(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        await Rig(**wrong).start()
 
 
 async def test_what_nobody_started_expires() -> None:

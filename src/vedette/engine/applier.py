@@ -23,7 +23,7 @@ from vedette.engine.change_windows import ChangeWindows
 from vedette.engine.hands import News
 from vedette.engine.plan_run import Limits, PlanRun, cancel_actions
 from vedette.engine.records import Records
-from vedette.errors import VedetteError
+from vedette.errors import ConfigError, VedetteError
 from vedette.kit.clock import Clock, parse_us
 from vedette.kit.log import kv
 from vedette.kit.tasks import cancel, wait_for_event
@@ -83,7 +83,9 @@ class Applier:
         zone_of: Callable[[str], str] = lambda host: "",
     ) -> None:
         """`cloud`: the one that is changed; raises when there is none. `zone_of`: a host's availability zone, "" if it isn't
-        known. Raises ConfigError: a change window or the time zone can't be read."""
+        known. Raises ConfigError: a change window or the time zone can't be read, or no action may run at all."""
+        if settings.parallel < 1:
+            raise ConfigError(f"parallel is {settings.parallel}: at least one action has to be allowed at a time")
         self._records = records
         self._clock = clock
         self._settings = settings
