@@ -114,6 +114,7 @@ class FakeCloud(House):
         """Everything is down; what is held is let go."""
         for door in (self.keystone, *(service.door for service in self.services)):
             door.heal()
+        await self.compute.moves.stop()
         for service in self.services:
             await service.stop()
         await self.identity.stop()

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from vedette.testing.cloud_moves import Moves
 from vedette.testing.cloud_neutron import Neutron
 from vedette.testing.cloud_service import Ask, Handler, House, Refused, Reply, Row, Rows, Service, Who, joined, matches
 
@@ -124,6 +125,8 @@ class Nova(Service):
     oldest = (2, 1)
 
     def __init__(self, house: House, neutron: Neutron) -> None:
+        self.moves = Moves(self)
+        """What it does when it is asked to."""
         super().__init__(house)
         self._neutron = neutron
         self.newest = (2, 93)
@@ -217,6 +220,10 @@ class Nova(Service):
         )
         if announce:
             self._say_server("create.end", self.servers.copy(id_), {})
+
+    def say(self, id_: str, action: str) -> None:
+        """An announcement of a server as it is now."""
+        self._say_server(action, self.servers.copy(id_), {})
 
     def _say_created(self, kind: str, row: Row) -> None:
         if kind != "server":
@@ -472,6 +479,7 @@ class Nova(Service):
             ("GET", r"/os-server-groups/([^/]+)", self._group),
             ("GET", r"/os-keypairs", self._list_keypairs),
             ("GET", r"/os-keypairs/([^/]+)", self._keypair),
+            *self.moves.routes(),
         )
 
     def _admins(self, ask: Ask, rule: str) -> None:
@@ -569,13 +577,13 @@ class Nova(Service):
             {"rel": "bookmark", "href": f"{self.url}/{path}/{id_}"},
         ]
 
-    def _found(self, id_: str, who: Who) -> Row:
+    def found(self, id_: str, who: Who) -> Row:
         if not self.servers.seen(id_, who):
             raise Refused(404, f"Instance {id_} could not be found.")
         return self.servers.copy(id_)
 
     def _show(self, ask: Ask) -> Reply:
-        row = self._found(ask.named[0], ask.who)
+        row = self.found(ask.named[0], ask.who)
         if row["id"] in self.unreachable:
             if ask.microversion < (2, 69):
                 raise Refused(500, "Unexpected API Error. Please report this at http://bugs.launchpad.net/nova/.")
@@ -597,7 +605,7 @@ class Nova(Service):
         return Reply({"server": {"id": id_, "links": self._links("servers", id_), "OS-DCF:diskConfig": "MANUAL"}}, 202)
 
     def _end(self, ask: Ask) -> Reply:
-        row = self._found(ask.named[0], ask.who)
+        row = self.found(ask.named[0], ask.who)
         self.delete("server", row["id"])
         return Reply(status=204)
 

@@ -170,6 +170,8 @@ class Ask(msgspec.Struct, frozen=True):
     body: Any
     who: Who
     microversion: tuple[int, int]
+    request_id: str = ""
+    """X-Openstack-Request-Id, as the caller sent it."""
 
     def one(self, name: str, default: str = "") -> str:
         return next((value for key, value in self.query if key == name), default)
@@ -718,7 +720,8 @@ class Service:
             if method == request.method:
                 named = tuple(group or "" for group in match.groups())
                 query = tuple(request.query.items())
-                return handler(Ask(request.method, path, request.path, named, query, said, who, microversion))
+                sent = request.headers.get("X-Openstack-Request-Id", "")
+                return handler(Ask(request.method, path, request.path, named, query, said, who, microversion, sent))
         if there:
             raise Refused(405, "The method is not allowed for this resource.", "HTTPMethodNotAllowed")
         raise Refused(404, "The resource could not be found.", "HTTPNotFound")
