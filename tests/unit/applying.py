@@ -40,6 +40,8 @@ class World:
         self.most: dict[str, int] = {}
         """Place → the most that went on there at a time."""
         self.going: dict[str, int] = {}
+        self.ill = False
+        """No question is answered."""
         self.unwell = 0
         """So many of the next requests are not answered."""
         self.deaf = 0
@@ -94,8 +96,13 @@ def kinds(world: World) -> Mapping[str, Kind]:
         if given.get("fails") == step:
             raise GiveUp(f"{step} of {given.get('resource_id', 'a note')} is made to fail")
 
+    def answers() -> None:
+        if world.ill:
+            raise CloudUnavailable("nova: 502")
+
     async def check(hands: Hands, given: JsonObject) -> Ready | Skip:
         await asyncio.sleep(0)
+        answers()
         fails(given, "check")
         if given.get("fails") == "bug":
             raise KeyError("bug")
@@ -131,12 +138,14 @@ def kinds(world: World) -> Mapping[str, Kind]:
 
     async def verify(hands: Hands, given: JsonObject, before: JsonObject) -> None:
         await world.at("verify")
+        answers()
         fails(given, "verify")
         if world.where(given["resource_id"]) != given["destination_node"]:
             raise GiveUp("it is not there")
 
     async def look(hands: Hands, given: JsonObject, before: JsonObject) -> Standing:
         await asyncio.sleep(0)
+        answers()
         if given.get("blind"):
             return "unsure"
         here = world.where(given["resource_id"])

@@ -166,6 +166,65 @@ async def test_a_cloud_that_never_answers_is_given_up() -> None:
         assert rig.actions()[0].status_message == "Given up after 5 attempts: nova: 503"
 
 
+async def test_a_cloud_that_is_away_for_a_while_is_waited_for() -> None:
+    async with Rig() as rig:
+        rig.world.ill = True
+        await rig.plan(move("s0", seconds=300))
+        await rig.pass_time(60, 5)
+        assert rig.ends() == ["PENDING"]
+        rig.world.ill = False
+        await rig.pass_time(40, 5)
+        assert rig.ends() == ["ONGOING"]
+        rig.world.ill = True
+        await rig.pass_time(60, 5)
+        rig.world.ill = False
+        await rig.pass_time(300, 5)
+        assert rig.ends() == ["SUCCEEDED/done"]
+
+
+@pytest.mark.parametrize(
+    ("since", "ends", "text"),
+    [
+        (0, "FAILED/failed", "The pre-condition can't be looked at: nova: 502"),
+        (10, "FAILED/unsure", "The post-condition can't be looked at: nova: 502"),
+    ],
+)
+async def test_a_cloud_that_stays_away_is_no_answer(since: float, ends: str, text: str) -> None:
+    async with Rig() as rig:
+        rig.world.ill = not since
+        await rig.plan(move("s0"))
+        await rig.pass_time(since)
+        rig.world.ill = True
+        await rig.pass_time(600, 5)
+        assert rig.ends() == [ends]
+        assert rig.actions()[0].status_message == text
+
+
+async def test_cancelling_does_not_wait_for_a_cloud_that_is_away() -> None:
+    async with Rig() as rig:
+        rig.world.ill = True
+        await rig.plan(move("s0"))
+        await rig.pass_time(10)
+        await rig.set_state("CANCELLING")
+        await rig.pass_time(31)
+        assert rig.ends() == ["CANCELLED/cancelled"]
+        assert rig.of_plan().state == "CANCELLED"
+
+
+async def test_after_a_crash_a_cloud_that_is_away_is_waited_for() -> None:
+    rig = Rig()
+    async with rig:
+        await rig.plan(move("s0"))
+        await rig.pass_time(5)
+    rig.world.ill = True
+    async with rig:
+        await rig.pass_time(1_500, 5)
+        assert rig.ends() == ["ONGOING"]
+        rig.world.ill = False
+        await rig.pass_time(60, 5)
+        assert rig.ends() == ["SUCCEEDED/done"]
+
+
 async def test_an_action_that_no_file_has_fails() -> None:
     async with Rig() as rig:
         await rig.plan(("explode", {}, ()))

@@ -92,7 +92,8 @@ class ActionRun:
         self._tools = tools
         self._clock = tools.clock
         self._records = tools.records
-        self._until = self._clock.monotonic() + tools.timeout
+        self._started = self._clock.monotonic()
+        self._until = self._started + tools.timeout
         self._withdrawn = ""
         self._begun = self._aborting = False
         self._working: asyncio.Future[Any] | None = None
@@ -119,8 +120,11 @@ class ActionRun:
                 await self._end("FAILED", "failed", kind.text)
                 return
             found = await self._ask(lambda: kind.check(self._equipped, self._parameters), MOST_ASKED)
-            if isinstance(found, Fault):
-                await self._end("FAILED", "failed", f"The pre-condition does not hold: {found.text}")
+            if isinstance(found, Fault) and self._withdrawn:
+                await self._end("CANCELLED", "cancelled", self._withdrawn)
+            elif isinstance(found, Fault):
+                what = "can't be looked at" if found.again or found.late else "does not hold"
+                await self._end("FAILED", "failed", f"The pre-condition {what}: {found.text}")
             elif isinstance(found, Skip):
                 await self._end("SKIPPED", "skipped", found.reason)
             else:
@@ -223,7 +227,9 @@ class ActionRun:
 
     async def _end_verified(self, kind: Kind, remark: str | None = None) -> None:
         fault = await self._ask(lambda: kind.verify(self._equipped, self._parameters, self._before), MOST_ASKED)
-        if isinstance(fault, Fault):
+        if isinstance(fault, Fault) and (fault.again or fault.late):
+            await self._end("FAILED", "unsure", f"The post-condition can't be looked at: {fault.text}")
+        elif isinstance(fault, Fault):
             await self._end("FAILED", "failed", f"The post-condition does not hold: {fault.text}")
         else:
             await self._end("SUCCEEDED", "done", remark)
@@ -410,9 +416,7 @@ class ActionRun:
             return
         self._count(kept.outcome)
         if self._begun:
-            self._tools.numbers.seconds.labels(kept.action_type).observe(
-                max(0.0, self._tools.timeout - (self._until - self._clock.monotonic()))
-            )
+            self._tools.numbers.seconds.labels(kept.action_type).observe(self._clock.monotonic() - self._started)
         if kept.state == "FAILED":
             log.error("an action failed: %s", kept.status_message, extra=self._told(outcome=kept.outcome))
         else:
@@ -470,7 +474,7 @@ class ActionRun:
         while True:
             asked += 1
             found = await self._bounded(_awaited(ask))
-            if not isinstance(found, Fault) or not found.again or asked == most:
+            if not isinstance(found, Fault) or not found.again or asked == most or (self._withdrawn and not self._begun):
                 return found
             wait = next(waits)
             if self._clock.monotonic() + wait >= self._until:
