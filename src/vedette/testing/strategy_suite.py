@@ -263,8 +263,10 @@ def measured(rng: random.Random, snapshot: Snapshot, queries: Sequence[Query]) -
         # Of cache, temperature and the like, each period has its own.
         names = [one.hostname for one in snapshot.hosts] if query.of_hosts else [one.uuid for one in snapshot.servers]
         values = truth.get(query.metric) or {name: rng.choice(_RANGES[query.metric]) for name in names}
-        holes = rng.choice((1000, 1000, 8, 2))
-        found[query] = {name: value for name, value in values.items() if not _seldom(rng, holes)}
+        holes = rng.choice((1000, 1000, 1000, 8, 8, 2, 1))
+        known = {name: value for name, value in values.items() if not _seldom(rng, holes)}
+        if known:  # what nobody has is not there at all, as in the service
+            found[query] = known
     return found
 
 
