@@ -7,8 +7,11 @@ first among servers and among volumes is told by `priority`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import msgspec
 
 from vedette.model.advice import Done, Metrics, Proposed, Solution, Trigger
 from vedette.model.snapshot import Host, Pool, Server, Snapshot, Volume
@@ -21,12 +24,15 @@ _COUNTS = ("live_migrate_instance", "cold_migrate_instance", "volume_migrate", "
 def propose(snapshot: Snapshot, metrics: Metrics, parameters: JsonObject, triggers: Sequence[Trigger]) -> Solution:
     run = _Run(snapshot, parameters)
     servers, volumes = run.servers(), run.volumes()
-    targets = {server.uuid: server for server in servers}
+    along = {server.uuid: server for server in servers} if parameters.get("with_attached_volume", False) else {}
+    left = Counter(one for volume in volumes for one in volume.servers)
     for volume in volumes:
-        at = run.move_volume(volume)
-        if at is not None and parameters.get("with_attached_volume", False):
-            for server in (targets[one] for one in volume.servers if one in targets):
-                run.move_server(server, after=at)
+        run.move_volume(volume)
+        left.subtract(volume.servers)
+        for one in volume.servers:
+            # After the last of its volumes: while a server moves, Nova takes no other volume for it.
+            if one in along and not left[one] and one in run.volumes_of:
+                run.move_server(along[one], early=True)
     for server in servers:
         run.move_server(server)
     if run.waiting:
@@ -67,6 +73,8 @@ class _Run:
         self._from: dict[str, int] = {}
         """Host or pool → how many leave it."""
         self._seen: set[str] = set()
+        self.volumes_of: dict[str, list[int]] = {}
+        """Server → places of the actions that move its volumes: it goes after them."""
         self.actions: list[Proposed] = []
         self.counts = dict.fromkeys(_COUNTS, 0)
         self.notes: list[str] = []
@@ -124,7 +132,8 @@ class _Run:
 
     # --- where to ---
 
-    def move_server(self, server: Server, after: int | None = None) -> None:
+    def move_server(self, server: Server, early: bool = False) -> None:
+        """`early`: it will be asked for once more."""
         if server.uuid in self._seen:
             return
         name, host = self._targets[server.host]
@@ -134,7 +143,7 @@ class _Run:
             self.notes.append(f"{called(server)} stays on {server.host}: {why}")
             return
         if self._full(server.host, "parallel_per_node"):
-            if after is None:
+            if not early:
                 self.waiting += 1
             return
         self._seen.add(server.uuid)
@@ -142,19 +151,18 @@ class _Run:
         if host is not None:
             self._room.take(host, server)
         move = migration(server, how, host.hostname if host is not None else "")
-        self._add(server.host, Proposed(move.action_type, move.parameters, () if after is None else (after,)))
+        self._add(server.host, msgspec.structs.replace(move, after=tuple(self.volumes_of.get(server.uuid, ()))))
         self.counts[f"{how}_migrate_instance"] += 1
 
-    def move_volume(self, volume: Volume) -> int | None:
-        """The place of its action, or None when it stays."""
+    def move_volume(self, volume: Volume) -> None:
         pool, type_ = self._destination(volume)
         why = self._stuck(volume) or self._homeless(volume, pool, type_)
         if why:
             self.notes.append(f"volume {volume.name or volume.uuid} stays in {volume.pool}: {why}")
-            return None
+            return
         if self._full(volume.pool, "parallel_per_pool"):
             self.waiting += 1
-            return None
+            return
         parameters: dict[str, Any] = {"resource_id": volume.uuid}
         if type_:
             parameters |= {"migration_type": "retype", "destination_type": type_}
@@ -163,9 +171,10 @@ class _Run:
             self._pool_room[pool] -= volume.size
         if volume.name:
             parameters["resource_name"] = volume.name
+        for one in volume.servers:
+            self.volumes_of.setdefault(one, []).append(len(self.actions))
         self._add(volume.pool, Proposed("volume_migrate", parameters))
         self.counts["volume_update" if volume.status == "in-use" else "volume_migrate"] += 1
-        return len(self.actions) - 1
 
     def _destination(self, volume: Volume) -> tuple[str, str]:
         """(pool, type): one of them, or neither. An entry that names the volume's type goes before one that names none."""
@@ -317,7 +326,7 @@ STRATEGY = Strategy(
                 "additionalProperties": False,
             },
             "with_attached_volume": {
-                "description": "A server that is to move too goes right after a volume that is attached to it.",
+                "description": "A server that is to move too goes right after the last of its volumes that move.",
                 "type": "boolean",
                 "default": False,
             },

@@ -246,19 +246,35 @@ def test_a_pool_fills_up_and_a_thin_one_promises_more_than_it_has() -> None:
     assert plan(*volumes, storage_pools=[{"src_pool": "a", "dst_pool": "c"}]) == "migrate v0>c, migrate v1>c"
 
 
-def test_a_server_goes_right_after_its_volume() -> None:
+def test_a_server_goes_right_after_the_last_of_its_volumes() -> None:
     things = (
         server("s1"),
         server("s2"),
         server("s3", "h2"),
         volume("v1", status="in-use", servers=("s2",)),
         volume("v2", status="in-use", servers=("s3",)),
+        volume("v3", "c", status="in-use", servers=("s2",)),
+        volume("v4", "b", status="in-use", servers=("s1",), snapshots=1),
     )
-    given: dict[str, Any] = {"compute_nodes": FROM_H1, "storage_pools": [{"src_pool": "a", "dst_pool": "d"}]}
-    assert plan(*things, **given) == "migrate v1>d, migrate v2>d, live s1>?, live s2>?"
-    found = solved(*things, with_attached_volume=True, **given)
-    assert shown(found) == "migrate v1>d, live s2>?, migrate v2>d, live s1>?"
-    assert [one.after for one in found.actions] == [(), (0,), (), ()]
+    given: dict[str, Any] = {
+        "compute_nodes": FROM_H1,
+        "storage_pools": [{"src_pool": pool, "dst_pool": "d"} for pool in ("a", "c", "b")],
+    }
+    volumes = "migrate v1>d, migrate v2>d, migrate v3>d"
+    apart = solved(*things, **given)
+    assert shown(apart) == f"{volumes}, live s1>?, live s2>?"
+    assert [one.after for one in apart.actions] == [(), (), (), (), (0, 2)], "a server waits for its volumes all the same"
+    along = solved(*things, with_attached_volume=True, **given)
+    assert shown(along) == f"{volumes}, live s2>?, live s1>?"
+    assert [one.after for one in along.actions] == [(), (), (), (0, 2), ()]
+
+
+def test_a_server_whose_turn_does_not_come_waits_once() -> None:
+    things = (server("s1"), volume("v1", status="in-use", servers=("s1",)), volume("v2"))
+    pools = [{"src_pool": "a", "dst_pool": "d"}]
+    found = solved(*things, compute_nodes=FROM_H1, storage_pools=pools, with_attached_volume=True, parallel_total=1)
+    assert shown(found) == "migrate v1>d"
+    assert found.notes == ("2 more have to wait for another run: the limits of one plan are reached",)
 
 
 def test_what_is_foretold_and_what_it_came_to() -> None:
