@@ -59,8 +59,8 @@ def strategies() -> dict[str, Strategy]:
 
 def scoring_engines() -> Sequence[Mapping[str, str]]:
     """Name, description and metainfo of what strategies score data with."""
-    engines: Sequence[Mapping[str, str]] = importlib.import_module("vedette.strategies._scoring").SCORING_ENGINES
-    return engines
+    engines = importlib.import_module("vedette.strategies._scoring").SCORING_ENGINES
+    return [{"name": one.name, "description": one.description, "metainfo": one.metainfo} for one in engines]
 
 
 def actions() -> dict[str, Action]:

@@ -80,7 +80,7 @@ def face(needs: OptimNeeds, prefix: str = "") -> Face:
 
     return Face(
         routes=_Api(needs, prefix).routes(),
-        public=frozenset() if needs.enable_webhooks_auth else frozenset({hook}),
+        public=frozenset() if needs.enable_webhooks_auth else frozenset({hook, f"{hook}/"}),
         error=in_its_form,
     )
 
@@ -94,14 +94,16 @@ class _Api:
         self._prefix = prefix
 
     def routes(self) -> list[web.RouteDef]:
-        at = f"{self._prefix}/v1"
-        found: list[web.RouteDef] = [
-            web.get(self._prefix or "/", self.root),
-            web.get(at, self.v1),
-            web.get(f"{at}/", self.v1),
+        """Each with and without a slash at its end: clients send both."""
+        found = self._routes()
+        return [
+            *found,
+            *(web.route(one.method, f"{one.path}/", one.handler) for one in found if not one.path.endswith("/")),
         ]
-        if self._prefix:
-            found.append(web.get(f"{self._prefix}/", self.root))
+
+    def _routes(self) -> list[web.RouteDef]:
+        at = f"{self._prefix}/v1"
+        found: list[web.RouteDef] = [web.get(self._prefix or "/", self.root), web.get(at, self.v1)]
         for resource in RESOURCES:
             found += [
                 web.get(f"{at}/{resource.name}", self._lister(resource, detail=False)),
@@ -125,7 +127,6 @@ class _Api:
             web.get(f"{at}/services/detail", self._services(detail=True)),
             web.get(f"{at}/services/{{ident}}", self.service),
             web.get(f"{at}/data_model", self.data_model),
-            web.get(f"{at}/data_model/", self.data_model),
             web.post(f"{at}/webhooks/{{ident}}", self.webhook),
         ]
 
