@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vedette.engine.planner import MOST_PARENTS, PLANNERS, Planned, PlannerOptions, plan
+from vedette.engine.planner import MOST_PARENTS, PLANNERS, Planned, PlannerOptions, backwards, plan
 from vedette.errors import BadRequest, ConfigError
 from vedette.model.advice import Proposed
 from vedette.ports import Action, Hands, JsonObject, Ready, Skip, Standing
@@ -247,6 +247,24 @@ GOLDEN = [
 @pytest.mark.parametrize(("planner", "proposed", "drawing"), GOLDEN)
 def test_golden(planner: str, proposed: Sequence[Proposed], drawing: list[str]) -> None:
     assert drawn(plan(proposed, planner, ACTIONS)) == drawing
+
+
+@pytest.mark.parametrize(
+    ("done", "drawing"),
+    [
+        (
+            [service("a", "disabled"), move("s1", "a", "b"), move("s2", "a", "c"), power("a", "off")],
+            ["on a", "enabled a < on a", "s2:c>a < enabled a", "s1:b>a < enabled a"],
+        ),
+        ([service("b", "enabled"), move("s1", "a", "b")], ["disabled b", "s1:b>a < disabled b"]),
+        ([move("s1", "a", "b"), move("s2", "c", "a")], ["s2:a>c", "s1:b>a < s2:a>c"]),
+        ([do("stop", "s1"), move("s1", "a")], ["s1:None>a", "stop s1 < s1:None>a"]),
+        ([service("a", "up"), power("a", "on")], ["off a", "down a < off a"]),
+    ],
+)
+def test_the_way_back_is_a_plan_too(done: Sequence[Proposed], drawing: list[str]) -> None:
+    """A host is enabled again before its servers come back."""
+    assert drawn(plan([backwards(one) for one in reversed(done)], "graph", ACTIONS)) == drawing
 
 
 @pytest.mark.parametrize(

@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from vedette.engine.action_run import BETWEEN, FINAL, MOST_TEXT, WITHDRAWN, ActionRun, Tools, changed, name
+from vedette.engine.planner import arranged, backwards
 from vedette.engine.records import TRIES
 from vedette.errors import Conflict, NotFound
 from vedette.kit.log import kv
 from vedette.kit.tasks import cancel
+from vedette.model.advice import Proposed
 from vedette.model.audit import Action, ActionPlan, PlanState
+from vedette.ports import Action as Kind
 
 log = logging.getLogger("vedette.engine.applier")
 
@@ -218,14 +221,10 @@ class PlanRun:
 
     async def _back(self) -> None:
         actions = self._actions()[::-1]
-        children: dict[str, list[str]] = {action.uuid: [] for action in actions}
-        for action in actions:
-            for parent in action.parents:
-                if parent in children:
-                    children[parent].append(action.uuid)
+        order, before = _back_order(actions, self._tools.kinds)
         wanted = {action.uuid for action in actions if self._to_undo(action)}
         log.warning("an action plan is rolled back", extra=self._told(actions=len(wanted)))
-        walk = Walk([action.uuid for action in actions], children, self._places_of(actions), self._limits)
+        walk = Walk(order, before, self._places_of(actions), self._limits)
         for action in actions:
             if action.outcome == "undoing":  # by somebody who is gone: it is brought to an end, also if the plan is cancelled
                 walk.begun(action.uuid)
@@ -332,7 +331,7 @@ class Walk:
     """The order of a plan, one way or the other: what may begin now. A place that is full holds up only what needs it."""
 
     def __init__(
-        self, order: Sequence[str], before: Mapping[str, Sequence[str]], places: Mapping[str, tuple[str, ...]], limits: Limits
+        self, order: Sequence[str], before: Mapping[str, Collection[str]], places: Mapping[str, tuple[str, ...]], limits: Limits
     ) -> None:
         self._rank = {uuid: at for at, uuid in enumerate(order)}
         self._places = places
@@ -431,6 +430,27 @@ async def cancel_actions(tools: Tools, uuids: Sequence[str], why: str) -> None:
             for action in pending:
                 tools.numbers.actions.labels(action.action_type, "cancelled").inc()
             break
+
+
+def _back_order(actions: Sequence[Action], kinds: Mapping[str, Kind]) -> tuple[list[str], dict[str, set[str]]]:
+    """In which order they are undone, and what each waits for. `actions`: last ones first.
+
+    Backwards; but strictly backwards would bring servers back to a host that takes none yet, since it was disabled before they
+    left. So it is planned as any moving of servers is, and where that leaves room, what one depended on is undone after it.
+    """
+    known = [action for action in actions if action.action_type in kinds]
+    proposed = [backwards(Proposed(action.action_type, action.input_parameters)) for action in known]
+    places, parents = arranged(proposed, "graph", kinds)
+    order = [known[place].uuid for place in places] + [action.uuid for action in actions if action.action_type not in kinds]
+    before = {action.uuid: set[str]() for action in actions}
+    for place, action in enumerate(known):
+        before[action.uuid].update(known[parent].uuid for parent in parents[place])
+    rank = {uuid: at for at, uuid in enumerate(order)}
+    for action in actions:
+        for parent in action.parents:
+            if parent in rank and rank[action.uuid] < rank[parent]:
+                before[parent].add(action.uuid)
+    return order, before
 
 
 def _message(plan: ActionPlan, state: PlanState, actions: Sequence[Action], failed: Sequence[Action]) -> str:

@@ -67,6 +67,10 @@ class PlannerOptions(msgspec.Struct, frozen=True, kw_only=True):
             named[weight] = name
 
 
+Arranged = tuple[Sequence[int], Sequence[Iterable[int]]]
+"""The order, as indexes of `proposed`, and for each of `proposed` the indexes of its parents."""
+
+
 class Planned(msgspec.Struct, frozen=True):
     """One action of a plan."""
 
@@ -80,13 +84,7 @@ def plan(
     proposed: Sequence[Proposed], planner: str, actions: Mapping[str, Action], options: PlannerOptions | None = None
 ) -> list[Planned]:
     """The plan. Raises BadRequest: no such planner, no such action, or one that this planner knows no place for."""
-    make = PLANNERS.get(planner)
-    if make is None:
-        raise BadRequest(f"there is no planner {planner!r}: there are {', '.join(PLANNERS)}")
-    for one in proposed:
-        if one.action_type not in actions:
-            raise BadRequest(f"there is no action {one.action_type!r}: there are {', '.join(sorted(actions))}")
-    order, parents = make(proposed, actions, options or PlannerOptions())
+    order, parents = arranged(proposed, planner, actions, options)
     place = {index: at for at, index in enumerate(order)}
     return [
         Planned(proposed[i].action_type, proposed[i].parameters, tuple(sorted(place[parent] for parent in parents[i])))
@@ -94,14 +92,36 @@ def plan(
     ]
 
 
-_Made = tuple[Sequence[int], Sequence[Iterable[int]]]
-"""The order, as indexes of `proposed`, and for each of `proposed` the indexes of its parents."""
+def arranged(
+    proposed: Sequence[Proposed], planner: str, actions: Mapping[str, Action], options: PlannerOptions | None = None
+) -> Arranged:
+    """The same as places in `proposed`: in which order, and for each of them its parents."""
+    make = PLANNERS.get(planner)
+    if make is None:
+        raise BadRequest(f"there is no planner {planner!r}: there are {', '.join(PLANNERS)}")
+    for one in proposed:
+        if one.action_type not in actions:
+            raise BadRequest(f"there is no action {one.action_type!r}: there are {', '.join(sorted(actions))}")
+    return make(proposed, actions, options or PlannerOptions())
+
+
+def backwards(one: Proposed) -> Proposed:
+    """What undoing it is, as far as the order goes: a server comes back, a host is enabled again."""
+    given = dict(one.parameters)
+    if "source_node" in given:
+        given["source_node"], given["destination_node"] = given.get("destination_node"), given["source_node"]
+    if "state" in given:
+        given["state"] = _OPPOSITE.get(str(given["state"]), given["state"])
+    return Proposed(one.action_type, given)
+
+
+_OPPOSITE = {"enabled": "disabled", "disabled": "enabled", "up": "down", "down": "up", "on": "off", "off": "on"}
 
 
 # --- Watcher's ---------------------------------------------------------------------------------------------------------------
 
 
-def _weight(proposed: Sequence[Proposed], actions: Mapping[str, Action], options: PlannerOptions) -> _Made:
+def _weight(proposed: Sequence[Proposed], actions: Mapping[str, Action], options: PlannerOptions) -> Arranged:
     """Types by their weight, in chunks of as many as may run at a time; each action waits for all of the chunk before."""
     by_type: dict[str, list[int]] = {}
     for i, one in enumerate(proposed):
@@ -122,7 +142,7 @@ def _weight(proposed: Sequence[Proposed], actions: Mapping[str, Action], options
     return order, parents
 
 
-def _workload_stabilization(proposed: Sequence[Proposed], actions: Mapping[str, Action], options: PlannerOptions) -> _Made:
+def _workload_stabilization(proposed: Sequence[Proposed], actions: Mapping[str, Action], options: PlannerOptions) -> Arranged:
     """Types in a fixed order; each action waits for the one before on the same resource."""
     rank = {name: at for at, name in enumerate(STABILIZATION)}
     order = sorted(range(len(proposed)), key=lambda i: rank.get(proposed[i].action_type, len(rank)))
@@ -136,7 +156,9 @@ def _workload_stabilization(proposed: Sequence[Proposed], actions: Mapping[str, 
     return order, parents
 
 
-def _node_resource_consolidation(proposed: Sequence[Proposed], actions: Mapping[str, Action], options: PlannerOptions) -> _Made:
+def _node_resource_consolidation(
+    proposed: Sequence[Proposed], actions: Mapping[str, Action], options: PlannerOptions
+) -> Arranged:
     """First all hosts that are disabled, then the migrations, those from one host one after the other, then all that are
     enabled."""
     disabled: list[int] = []
@@ -166,7 +188,7 @@ def _node_resource_consolidation(proposed: Sequence[Proposed], actions: Mapping[
 # --- ours --------------------------------------------------------------------------------------------------------------------
 
 
-def _graph(proposed: Sequence[Proposed], actions: Mapping[str, Action], options: PlannerOptions) -> _Made:
+def _graph(proposed: Sequence[Proposed], actions: Mapping[str, Action], options: PlannerOptions) -> Arranged:
     """What needs what:
 
     - what happens to one server, volume or host, in the order proposed; `Proposed.after`
@@ -386,7 +408,7 @@ def _parents(proposed: Sequence[Proposed], moves: Sequence[_Move], order: Sequen
     return parents
 
 
-PLANNERS: Mapping[str, Callable[[Sequence[Proposed], Mapping[str, Action], PlannerOptions], _Made]] = {
+PLANNERS: Mapping[str, Callable[[Sequence[Proposed], Mapping[str, Action], PlannerOptions], Arranged]] = {
     "graph": _graph,
     "weight": _weight,
     "workload_stabilization": _workload_stabilization,
