@@ -90,7 +90,7 @@ def places(given: JsonObject) -> tuple[str, ...]:
 def kinds(world: World) -> Mapping[str, Kind]:
     """`move` can be undone and stopped; `push` can neither; `note` has no effect at all.
 
-    Parameters: `fails` names the step that fails, `seconds` is how long a move takes, `blind` makes `look` unsure."""
+    Parameters: `fails` names the step that fails, `seconds` is how long a move takes, `patience` how long it is waited for, `blind` makes `look` unsure."""
 
     def fails(given: JsonObject, step: str) -> None:
         if given.get("fails") == step:
@@ -127,7 +127,7 @@ def kinds(world: World) -> Mapping[str, Kind]:
                     raise GiveUp(f"{server} is on {world.where(server)}")
                 return world.where(server) == target
 
-            await hands.wait(there, 100_000, f"{server} on {target}")
+            await hands.wait(there, given.get("patience", 100_000), f"{server} on {target}")
         finally:
             world.leave(here)
 

@@ -490,6 +490,28 @@ async def test_an_action_has_its_time(more: dict[str, Any], ends: str, text: str
         assert rig.actions()[0].status_message == text
 
 
+async def test_a_wait_that_is_given_up_is_no_end_of_what_goes_on() -> None:
+    async with Rig() as rig:
+        await rig.plan(move("s0", seconds=500, patience=30))
+        await rig.pass_time(40)
+        assert rig.ends() == ["FAILED/unsure"]
+        assert rig.actions()[0].status_message == "s0 on b: not so after 30 seconds"
+        assert rig.world.moving
+
+
+async def test_an_undoing_that_is_given_up_is_unsure_as_long_as_it_goes_on() -> None:
+    async with Rig() as rig:
+        await rig.plan(move("s0", patience=25), note(0, fails="run"), policy="rollback")
+        await rig.pass_time(25)
+        target, _ = rig.world.moving["s0"]
+        rig.world.moving["s0"] = (target, 1e9)
+        await rig.pass_time(120)
+        assert rig.ends() == ["SUCCEEDED/unsure", "FAILED/failed"]
+        text = "Not undone, as far as the cloud can tell: s0 on a: not so after 25 seconds"
+        assert rig.actions()[0].status_message == text
+        assert text in (rig.of_plan().status_message or "")
+
+
 async def test_news_of_the_object_ends_the_wait_at_once() -> None:
     """It is looked for after 20.8 seconds and then after 30.8."""
     async with Rig() as rig:

@@ -36,6 +36,8 @@ MOST_BEGUN = 5
 """An action whose cloud did not answer is looked at and begun again, so often in all."""
 MOST_ASKED = 10
 """A cloud that can't be asked for a pre-condition is asked so often, with up to 30 s between."""
+MOST_LOOKED = 3
+"""After a failure: it is over, and only the word for it is open."""
 SETTLE_SECONDS = 60.0
 """After a deadline or an abort: so long something may still be on its way."""
 MOST_TEXT = 1000
@@ -168,8 +170,9 @@ class ActionRun:
             log.info("an action that was begun is taken up again", extra=self._told(standing=standing, attempt=action.attempt))
             cancelling = action.state == "CANCELLING" or self._plan_state != "ONGOING"
             if cancelling and standing != "done":
-                await self._stop(kind)
-                if standing == "running" and kind.abort is None:
+                if standing == "running" and kind.abort is not None:
+                    await self._stop(kind)
+                elif standing == "running":
                     await self._settled(kind, self._tools.timeout)
                 await self._end_cancelled(kind)
             else:
@@ -215,7 +218,9 @@ class ActionRun:
                 await self._end_late(kind)
                 return
             if not fault.again:
-                await self._end("FAILED", "failed", fault.text)
+                # It failed; whether it is over is another matter: a wait that was given up ends nothing in the cloud.
+                over = await self._look(kind, MOST_LOOKED) in ("done", "undone")
+                await self._end("FAILED", "failed" if over else "unsure", fault.text)
                 return
             log.warning("the cloud did not answer, the action is looked at again: %s", fault.text, extra=self._told())
             await self._clock.sleep(next(waits))
@@ -343,7 +348,13 @@ class ActionRun:
             if standing != "done":
                 await self._end_undo("unsure", f"The cloud can't tell where it stands: {fault.text}")
                 return
-        await self._not_undone(fault.text if fault else "")
+        standing = await self._settled(kind, 0)
+        if standing == "undone":
+            await self._undone()
+        elif standing == "done":
+            await self._not_undone(fault.text if fault else "")
+        else:
+            await self._end_undo("unsure", f"Not undone, as far as the cloud can tell: {fault.text if fault else ''}")
 
     async def _undone(self) -> None:
         await self._end_undo("undone", "Undone: the action plan was rolled back.")
