@@ -16,6 +16,7 @@ import pytest
 from applying import Rig, move, note
 from msgspec.structs import replace
 
+from vedette.engine.records import Records
 from vedette.errors import StoreUnavailable
 from vedette.kit.tasks import cancel
 from vedette.model.audit import ActionPlan
@@ -129,7 +130,7 @@ class Story:
                 fuse.at, fuse.passed = at, 0
             else:
                 await rig.start()
-            if await self._lives(rig, fuse):
+            if await self._lives(rig, inner, fuse):
                 self.points = fuse.passed
                 break
             await fuse.bury(rig)
@@ -140,7 +141,7 @@ class Story:
         await rig.stop()
         return rig
 
-    async def _lives(self, rig: Rig, fuse: Fuse) -> bool:
+    async def _lives(self, rig: Rig, inner: MemoryStore, fuse: Fuse) -> bool:
         """Whether it came to the end of the plan."""
         while not fuse.dead.is_set():
             if rig.clock.monotonic() > HOURS:
@@ -148,11 +149,9 @@ class Story:
             if rig.of_plan().state not in ("PENDING", "ONGOING", "CANCELLING"):
                 return True
             if self.cancel_at and rig.clock.monotonic() >= self.cancel_at and rig.of_plan().state == "ONGOING":
-                inner = rig.store._inner  # type: ignore[attr-defined]
-                user = rig.records
-                user._store = inner  # a user's write is no point of ours
+                user = Records(inner, rig.clock)  # whose write is no point of ours
+                await user.load()
                 await user.update(ActionPlan, "plan", lambda plan: replace(plan, state="CANCELLING"))
-                user._store = rig.store
             await rig.clock.advance(2.5)
             assert rig.task is not None
             assert not rig.task.done() or fuse.dead.is_set(), rig.task
