@@ -19,11 +19,13 @@ from vedette.actions._nova import (
     server,
     the_server,
 )
-from vedette.errors import GiveUp, NotFound, Refused
+from vedette.errors import Forbidden, GiveUp, NotFound, Refused
 from vedette.ports import Action, Hands, JsonObject, Ready, Skip, Standing
 
 LIVE = ("ACTIVE", "PAUSED")
 COLD = ("ACTIVE", "SHUTOFF")
+_ENDED = ("error", "failed", "cancelled")
+"""Statuses of a migration that came to nothing."""
 STARTS_SECONDS = 60.0
 """Nova says what it is doing with a server before it answers, or never: one that did nothing for so long won't."""
 
@@ -76,6 +78,7 @@ async def _move(hands: Hands, parameters: JsonObject, from_host: JsonObject, tar
     id_, live = parameters["resource_id"], parameters["migration_type"] == "live"
     found = await the_server(hands, parameters)
     moved = not _is_on(found, from_host.get("host"))
+    last = await _last(hands, id_)
     if not moved and not found.get(TASK) and found["status"] != "VERIFY_RESIZE":
         if live:
             # Nova itself finds out whether the disk has to go along.
@@ -101,22 +104,24 @@ async def _move(hands: Hands, parameters: JsonObject, from_host: JsonObject, tar
             return True
         if now["status"] == "ERROR":
             raise GiveUp(f"server {id_} is in ERROR: {(now.get('fault') or {}).get('message', 'no reason given')}")
-        if seen_busy or hands.clock.monotonic() - began > STARTS_SECONDS:
-            raise GiveUp(f"Nova did not move server {id_}: it is still on {now.get(HOST)}{await _why(hands, id_)}")
+        newest = await _last(hands, id_)
+        ended = newest is not None and newest != last and newest.get("status") in _ENDED
+        if seen_busy or ended or hands.clock.monotonic() - began > STARTS_SECONDS:
+            why = f" (migration {newest.get('uuid') or newest.get('id')} is {newest.get('status')})" if newest else ""
+            raise GiveUp(f"Nova did not move server {id_}: it is still on {now.get(HOST)}{why}")
         return False
 
     await hands.wait(over, SETTLE_SECONDS, f"the migration of server {id_}")
 
 
-async def _why(hands: Hands, id_: str) -> str:
-    """What Nova's record of the last migration says."""
+async def _last(hands: Hands, id_: str) -> JsonObject | None:
+    """Nova's record of the server's last migration."""
     try:
         answer = await hands.cloud.get(COMPUTE, "/os-migrations", [("instance_uuid", id_)], microversion="2.59")
-    except (NotFound, Refused):
-        return ""
-    rows = answer.body.get("migrations") or []
-    last = max(rows, key=lambda row: str(row.get("created_at")), default=None)
-    return f" (migration {last.get('uuid') or last.get('id')} is {last.get('status')})" if last else ""
+    except (NotFound, Forbidden):
+        return None
+    rows: list[JsonObject] = answer.body.get("migrations") or []
+    return max(rows, key=lambda row: (str(row.get("created_at")), row.get("id") or 0), default=None)
 
 
 async def _run(hands: Hands, parameters: JsonObject, before: JsonObject) -> None:

@@ -23,6 +23,9 @@ FIELDS = {
     "state": Field("string", "up or down: whether its nova-compute is heard."),
     "status": Field("string", "enabled or disabled."),
     "service": Field("object", "The nova-compute that runs it: id, host, disabled_reason."),
+    "vcpus": Field("integer", "How many processors it has."),
+    "memory_mb": Field("integer", "How much memory it has, in MiB."),
+    "local_gb": Field("integer", "How much disk it has, in GiB."),
 }
 
 MICROVERSION = "2.87"
