@@ -58,6 +58,7 @@ from vedette.engine.retention import Keep, Retention
 from vedette.engine.verify import Verify
 from vedette.engine.watch import Hub, Limits
 from vedette.engine.worker import WorkerHandler, WorkerProcess
+from vedette.engine.zones import Zones
 from vedette.errors import CannotStart, ConfigError, NoService
 from vedette.kit.clock import Clock, SystemClock, rfc3339
 from vedette.kit.tasks import cancel, keep_running
@@ -412,6 +413,8 @@ class Service:
             ),
         )
         await audits.load()
+        zones = Zones(store, source)
+        await zones.load()
         applier = self.applier = Applier(
             records,
             store,
@@ -432,6 +435,7 @@ class Service:
                 timezone=settings.timezone,
                 expiry=settings.expiry,
             ),
+            zone_of=zones.of,
         )
         applier.on_ended.append(audits.plan_ended)
         return [_audit_rule(one, audits) for one in settings.rules]

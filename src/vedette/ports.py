@@ -770,7 +770,8 @@ class Hands(msgspec.Struct, frozen=True, kw_only=True):
     """A few words on how far it is, for the plan's watchers (`migrating, 40 %`)."""
     wait: Callable[[Callable[[], Awaitable[bool]], float, str], Awaitable[None]]
     """`wait(ready, seconds, what)`: until `ready()` says so, asked again at growing intervals and whenever the log has news of an
-    object of the action (`resource_id`). Raises GiveUp("… after … seconds") when the time is over."""
+    object of the action (`resource_id`). A cloud that can't be asked meanwhile (TryLater) is asked again. Raises GiveUp("… after
+    … seconds") when the time is over."""
 
 
 class Skip(msgspec.Struct, frozen=True):

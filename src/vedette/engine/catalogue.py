@@ -55,11 +55,7 @@ async def sync(records: Records, strategies: Mapping[str, Strategy], engines: Se
         )
         for one in engines
     ]
-    there = {
-        one.uuid: one
-        for kind in (GoalRecord, StrategyRecord, ScoringEngineRecord)
-        for one in records.all(kind)
-    }
+    there = {one.uuid: one for kind in (GoalRecord, StrategyRecord, ScoringEngineRecord) for one in records.all(kind)}
     puts = [one for one in wanted if not _same(there.get(one.uuid), one)]
     gone = [one for key, one in there.items() if key not in {one.uuid for one in wanted}]
     if puts or gone:

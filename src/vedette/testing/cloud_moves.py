@@ -11,12 +11,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from vedette.testing.cloud_service import Ask, Handler, Refused, Reply, Row
-
-if TYPE_CHECKING:
-    from vedette.testing.cloud_nova import Nova
+from vedette.testing.cloud_service import Ask, Handler, House, Refused, Reply, Row, Rows, Who
 
 HOST = "OS-EXT-SRV-ATTR:host"
 NODE = "OS-EXT-SRV-ATTR:hypervisor_hostname"
@@ -35,6 +32,24 @@ _SWITCHES: dict[str, tuple[frozenset[str], str, str, int, str]] = {
     "unshelve": (frozenset({"shelved", "shelved_offloaded"}), "unshelving", "active", 1, "unshelve"),
 }
 """Action → the vm_states it wants, its task, the vm_state and power state after it, and the event."""
+
+
+class Nova(Protocol):
+    """What of `testing/cloud_nova.py` is needed here."""
+
+    house: House
+    servers: Rows
+    services: Rows
+    hypervisors: Rows
+    flavors: Rows
+
+    def found(self, id_: str, who: Who) -> Row: ...
+
+    def change(self, kind: str, id_: str, fields: Row) -> None: ...
+
+    def state(self, id_: str, vm_state: str = "", task_state: str | None = None) -> None: ...
+
+    def say(self, id_: str, action: str) -> None: ...
 
 
 class Moves:

@@ -1064,7 +1064,11 @@ class Placement(Service):
         return Reply({"versions": [version | {"links": [{"rel": "self", "href": ""}]}]})
 
     def routes(self) -> Iterable[tuple[str, str, Handler]]:
-        return (("GET", r"/resource_providers", self._list),)
+        return (
+            ("GET", r"/resource_providers", self._list),
+            ("GET", r"/resource_providers/([^/]+)", self._show),
+            ("GET", r"/resource_providers/([^/]+)/inventories", self._inventories),
+        )
 
     def error(self, why: Refused) -> Reply:
         title = {403: "Forbidden", 404: "Not Found"}.get(why.status, "Error")
@@ -1076,8 +1080,38 @@ class Placement(Service):
         hypervisors = [self._nova.hypervisors[id_] for id_ in self._nova.hypervisors.ordered()]
         return Reply({"resource_providers": [_provider(row) for row in hypervisors]})
 
+    def _found(self, ask: Ask) -> Mapping[str, Any]:
+        if not ask.who.admin:
+            raise Refused(403, "Policy does not allow placement:resource_providers:show to be performed.")
+        if ask.named[0] not in self._nova.hypervisors:
+            raise Refused(404, f"No resource provider with uuid {ask.named[0]} found : Resource provider not found")
+        return self._nova.hypervisors[ask.named[0]]
+
+    def _show(self, ask: Ask) -> Reply:
+        return Reply(_provider(self._found(ask)))
+
+    def _inventories(self, ask: Ask) -> Reply:
+        row = self._found(ask)
+        inventories = {
+            name: {
+                "total": row.get(key, _USAGE[key]),
+                "reserved": reserved,
+                "min_unit": 1,
+                "max_unit": row.get(key, _USAGE[key]),
+                "step_size": 1,
+                "allocation_ratio": ratio,
+            }
+            for name, key, reserved, ratio in (
+                ("VCPU", "vcpus", 0, 16.0),
+                ("MEMORY_MB", "memory_mb", 512, 1.5),
+                ("DISK_GB", "local_gb", 0, 1.0),
+            )
+        }
+        return Reply({"resource_provider_generation": 1, "inventories": inventories})
+
 
 def _provider(row: Mapping[str, Any]) -> Row:
     at = f"/resource_providers/{row['id']}"
     links = [{"rel": "self", "href": at}, {"rel": "inventories", "href": f"{at}/inventories"}]
-    return {"uuid": row["id"], "name": row["hypervisor_hostname"], "generation": 1, "links": links}
+    root = {"parent_provider_uuid": None, "root_provider_uuid": row["id"]}
+    return {"uuid": row["id"], "name": row["hypervisor_hostname"], "generation": 1, **root, "links": links}

@@ -27,7 +27,8 @@ EXPECTED = {
         "router",
     ),
     *("securitygroup", "volume", "snapshot", "image", "stack", "flavor", "aggregate", "servergroup", "computeservice"),
-    *("hypervisor", "project", "user", "keypair", "alarm", "resource", "handler", "deadletter"),
+    *("hypervisor", "project", "user", "keypair", "alarm", "resource", "handler", "deadletter", "resourceprovider"),
+    *("goal", "strategy", "scoringengine", "audittemplate", "audit", "actionplan", "action"),
 }
 
 
