@@ -54,14 +54,14 @@ def case(rng: random.Random, strategy: Strategy) -> Case:
 
 _FLAVORS = (("tiny", 1, 512, 1), ("small", 1, 1024, 0), ("medium", 2, 2048, 10), ("large", 4, 8192, 40))
 _STATUSES = ("ACTIVE",) * 6 + ("SHUTOFF", "SHUTOFF", "PAUSED", "SUSPENDED", "ERROR")
-_ZONES = ("east", "east", "west")
 
 
-def cloud(rng: random.Random, hosts: int = 6, servers: int = 12) -> Snapshot:
+def cloud(rng: random.Random, hosts: int = 6, servers: int = 14) -> Snapshot:
     """Of up to so many hosts and servers. Most hosts have room; some are down, disabled, or hold more than they should."""
-    there = [_host(rng, i) for i in range(rng.randint(1, hosts))]
-    pools = [_pool(rng, i) for i in range(rng.randint(0, 4))]
-    machines, there = _machines(rng, there)
+    zones = rng.choice((("east",), ("east", "west")))
+    there = [_host(rng, i, zones) for i in range(rng.choice((1, *range(2, hosts + 1), *range(2, hosts + 1))))]
+    pools = [_pool(rng, i, zones) for i in range(rng.randint(0, 4))]
+    machines, there = _machines(rng, there) if rng.randint(0, 2) else ([], there)
     instances = _servers(rng, there, rng.randint(0, servers))
     volumes = _volumes(rng, pools, instances)
     attached: dict[str, list[str]] = {}
@@ -88,10 +88,10 @@ def _seldom(rng: random.Random, of: int = 8) -> bool:
     return rng.randint(0, of - 1) == of - 1
 
 
-def _host(rng: random.Random, i: int) -> Host:
+def _host(rng: random.Random, i: int, zones: Sequence[str]) -> Host:
     name = f"host-{i}"
     disabled = _seldom(rng, 5)
-    vcpus, memory, disk = rng.choice(((8, 16384, 400), (16, 32768, 400), (4, 4096, 100), (2, 2048, 20)))
+    vcpus, memory, disk = rng.choice(((8, 16384, 400), (16, 8192, 100), (4, 8192, 40), (2, 4096, 400)))
     vcpus_ratio, memory_ratio, disk_ratio = rng.choice(((1.0, 1.0, 1.0), (4.0, 1.5, 1.0), (16.0, 1.0, 2.0), (0.5, 0.9, 1.0)))
     reserved = _seldom(rng, 3)
     return Host(
@@ -101,8 +101,8 @@ def _host(rng: random.Random, i: int) -> Host:
         service_id=_uuid(2, i),
         status="disabled" if disabled else "enabled",
         disabled_reason=rng.choice(("", "watcher_disabled", "watcher_maintaining", "broken fan")) if disabled else "",
-        state="down" if _seldom(rng) else "up",
-        zone=rng.choice(_ZONES),
+        state="down" if _seldom(rng, 12) else "up",
+        zone=rng.choice(zones),
         vcpus=vcpus,
         memory=memory,
         disk=disk,
@@ -149,16 +149,16 @@ def _servers(rng: random.Random, hosts: Sequence[Host], count: int) -> list[Serv
     return found
 
 
-def _pool(rng: random.Random, i: int) -> Pool:
+def _pool(rng: random.Random, i: int, zones: Sequence[str]) -> Pool:
     backend = rng.choice(("fast", "slow"))
     return Pool(
         name=f"store-{i}@{backend}#pool",
-        total=rng.choice((100.0, 200.0, 1000.0, 0.0)),
+        total=rng.choice((100.0, 60.0, 60.0, 1000.0, 0.0)),
         oversubscription=rng.choice((1.0, 1.0, 20.0)),
         backend_name=backend,
-        zone=rng.choice(_ZONES),
+        zone=rng.choice(zones),
         status="disabled" if _seldom(rng) else "enabled",
-        state="down" if _seldom(rng) else "up",
+        state="down" if _seldom(rng, 12) else "up",
     )
 
 
@@ -306,7 +306,7 @@ def parameters_for(rng: random.Random, strategy: Strategy, snapshot: Snapshot) -
     needed = strategy.schema.get("required", ())
     for name, schema in strategy.schema.get("properties", {}).items():
         if name in _FROM_CLOUD:
-            if name in needed or rng.randint(0, 2):
+            if name in needed or rng.randint(0, 4):
                 given[name] = _FROM_CLOUD[name](rng, snapshot)
         elif not rng.randint(0, 3):
             options = _options(schema)
@@ -326,7 +326,7 @@ def _options(schema: JsonObject) -> list[Any]:
         return [False, True]
     if kind in ("integer", "number"):
         low = schema.get("minimum", 0)
-        options = [low, low + 1, low + 10]
+        options = [low, low + 1, low + 10, low + 100]
         if "maximum" in schema:
             options.append(schema["maximum"])
         return [one for one in options if one <= schema.get("maximum", one)]
@@ -337,6 +337,12 @@ def _some_host(rng: random.Random, snapshot: Snapshot) -> str:
     return rng.choice([one.hostname for one in snapshot.hosts] * 8 + ["nowhere"])
 
 
+def _some_source(rng: random.Random, snapshot: Snapshot) -> str:
+    """Mostly one with servers."""
+    full = [name for name, servers in snapshot.servers_on.items() if len(servers) > 1]
+    return rng.choice(full) if full and rng.randint(0, 3) else _some_host(rng, snapshot)
+
+
 def _some_pool(rng: random.Random, snapshot: Snapshot) -> str:
     return rng.choice([one.name for one in snapshot.pools] * 8 + ["no@such#pool"])
 
@@ -344,8 +350,8 @@ def _some_pool(rng: random.Random, snapshot: Snapshot) -> str:
 def _compute_nodes(rng: random.Random, snapshot: Snapshot) -> list[dict[str, str]]:
     found = []
     for _ in range(rng.randint(1, 3)):
-        one = {"src_node": _some_host(rng, snapshot)}
-        if rng.randint(0, 1):
+        one = {"src_node": _some_source(rng, snapshot)}
+        if rng.randint(0, 3):
             one["dst_node"] = _some_host(rng, snapshot)
         found.append(one)
     return found
@@ -355,7 +361,7 @@ def _storage_pools(rng: random.Random, snapshot: Snapshot) -> list[dict[str, str
     found = []
     for _ in range(rng.randint(1, 3)):
         one = {"src_pool": _some_pool(rng, snapshot)}
-        if rng.randint(0, 1):
+        if rng.randint(0, 2):
             one["dst_pool"] = _some_pool(rng, snapshot)
         else:
             one["dst_type"] = rng.choice(("of-fast", "of-slow", "of-none"))
@@ -386,7 +392,7 @@ def _actions(rng: random.Random, snapshot: Snapshot) -> list[dict[str, Any]]:
 
 
 _FROM_CLOUD: Mapping[str, Callable[[random.Random, Snapshot], Any]] = {
-    "maintenance_node": _some_host,
+    "maintenance_node": _some_source,
     "backup_node": _some_host,
     "compute_nodes": _compute_nodes,
     "storage_pools": _storage_pools,
