@@ -14,7 +14,7 @@ from vedette import __version__
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "build" / "realcloud" / "figures.md"
-PARTS = 4
+PARTS = 5
 HOME = Path(os.environ.get("RC_HOME", "/var/lib/realcloud"))
 
 

@@ -54,7 +54,9 @@ def free_port() -> int:
 class VedetteProcess:
     """See the module. `api`: the source's settings beside the account; None: notifications are all there is."""
 
-    def __init__(self, folder: Path, tag: str, *, api: Mapping[str, Any] | None, check: str = "2s") -> None:
+    def __init__(
+        self, folder: Path, tag: str, *, api: Mapping[str, Any] | None, check: str = "2s", more: Mapping[str, Any] | None = None
+    ) -> None:
         self.queue = f"vedette.{tag}"
         self.authority = Authority(folder / "tls")
         self.url = f"https://127.0.0.1:{free_port()}"
@@ -86,6 +88,7 @@ class VedetteProcess:
             "watch": {"bookmark_seconds": "2s"},
             "sources": [source],
             "log": {"format": "json"},
+            **(more or {}),
         }
         self._file.write_text(yaml.safe_dump(settings))
 
@@ -390,9 +393,11 @@ class Follower:
 
 
 @asynccontextmanager
-async def serving(folder: Path, tag: str, *, api: Mapping[str, Any] | None, check: str = "2s") -> AsyncIterator[VedetteProcess]:
-    """A Vedette of this test's own, connected; its queue goes with it."""
-    service = VedetteProcess(folder, tag, api=api, check=check)
+async def serving(
+    folder: Path, tag: str, *, api: Mapping[str, Any] | None, check: str = "2s", more: Mapping[str, Any] | None = None
+) -> AsyncIterator[VedetteProcess]:
+    """A Vedette of this test's own, connected; its queue goes with it. `more`: sections of the configuration."""
+    service = VedetteProcess(folder, tag, api=api, check=check, more=more)
     service.start()
     try:
         await service.ready()

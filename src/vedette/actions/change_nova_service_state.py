@@ -46,34 +46,41 @@ async def _set(hands: Hands, service: JsonObject, status: str, reason: Any) -> N
         raise GiveUp(str(why)) from None
 
 
+def _is_so(service: JsonObject, parameters: JsonObject) -> bool:
+    """As it is wanted; one that is disabled for another reason isn't: whoever disabled it may enable it again."""
+    if service["status"] != _WANTED[parameters["state"]]:
+        return False
+    reason = parameters.get("disabled_reason")
+    return service["status"] == "enabled" or not reason or service.get("disabled_reason") == reason
+
+
 async def _check(hands: Hands, parameters: JsonObject) -> Ready | Skip:
     service = await _service(hands, parameters)
-    if service["status"] == _WANTED[parameters["state"]]:
+    if _is_so(service, parameters):
         return Skip(f"nova-compute on {service['host']} is {service['status']} already")
     return Ready({"id": service["id"], "status": service["status"], "disabled_reason": service.get("disabled_reason")})
 
 
 async def _run(hands: Hands, parameters: JsonObject, before: JsonObject) -> None:
     service = await _service(hands, parameters)
-    wanted = _WANTED[parameters["state"]]
-    if service["status"] != wanted:
-        await _set(hands, service, wanted, parameters.get("disabled_reason"))
+    if not _is_so(service, parameters):
+        await _set(hands, service, _WANTED[parameters["state"]], parameters.get("disabled_reason"))
 
 
 async def _verify(hands: Hands, parameters: JsonObject, before: JsonObject) -> None:
     service = await _service(hands, parameters)
-    if service["status"] != _WANTED[parameters["state"]]:
-        raise GiveUp(f"nova-compute on {service['host']} is {service['status']}")
+    if not _is_so(service, parameters):
+        raise GiveUp(f"nova-compute on {service['host']} is {service['status']} ({service.get('disabled_reason')})")
 
 
 async def _look(hands: Hands, parameters: JsonObject, before: JsonObject) -> Standing:
     service = await _service(hands, parameters)
-    return "done" if service["status"] == _WANTED[parameters["state"]] else "undone"
+    return "done" if _is_so(service, parameters) else "undone"
 
 
 async def _undo(hands: Hands, parameters: JsonObject, before: JsonObject) -> None:
     service = await _service(hands, parameters)
-    if service["status"] != before["status"]:
+    if (service["status"], service.get("disabled_reason")) != (before["status"], before.get("disabled_reason")):
         await _set(hands, service, before["status"], before.get("disabled_reason"))
 
 

@@ -32,16 +32,17 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str]
     """Looked up in any case."""
     body: bytes
-    """At most MAX_ANSWER bytes of it, not decompressed."""
+    """At most so many bytes of it as the client keeps, not decompressed."""
 
 
 class HttpClient:
     """A session, opened with the first request."""
 
-    def __init__(self, *, timeout: float, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *, timeout: float, tls: ssl.SSLContext | None = None, largest: int = MAX_ANSWER) -> None:
         """`timeout`: seconds for one request with all that belongs to it; one that met a connection which had just ended is made
-        again at once. `tls`: None means verified with the system's authorities."""
+        again at once. `tls`: None means verified with the system's authorities. `largest`: bytes of an answer that are kept."""
         self._timeout = timeout
+        self._largest = largest
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
 
@@ -95,7 +96,7 @@ class HttpClient:
             kept = bytearray()
             # The status is what counts, and it was said: a body that is cut or stalls changes nothing.
             with suppress(aiohttp.ClientError, TimeoutError):
-                while len(kept) < MAX_ANSWER and (part := await response.content.read(MAX_ANSWER - len(kept))):
+                while len(kept) < self._largest and (part := await response.content.read(self._largest - len(kept))):
                     kept += part
             if not response.content.at_eof():
                 response.close()

@@ -89,10 +89,15 @@ async def test_a_host_is_disabled_with_a_reason_and_enabled_as_it_was(by: str) -
         row = nova.services[service]
         assert (row["status"], row["disabled_reason"]) == ("disabled", "watcher_disabled")
         assert (await here.refused(kind, parameters)).startswith("skip: nova-compute on fake-2 is disabled already")
+        other = {**parameters, "disabled_reason": "watcher_maintaining"}
+        undone = await here.all_of(kind, other)
+        assert nova.services[service]["disabled_reason"] == "watcher_maintaining"
+        assert kind.undo is not None
+        await kind.undo(here.hands, other, undone)
+        assert nova.services[service]["disabled_reason"] == "watcher_disabled"
         back: dict[str, Any] = {**parameters, "state": "enabled", "disabled_reason": None}
         there = await here.all_of(kind, back)
         assert there["disabled_reason"] == "watcher_disabled"
-        assert kind.undo is not None
         await kind.undo(here.hands, back, there)
         assert nova.services[service]["disabled_reason"] == "watcher_disabled"
         await kind.undo(here.hands, parameters, before)
