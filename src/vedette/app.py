@@ -213,6 +213,8 @@ class Service:
             max_streams=config.watch.max_watchers if config.auth.mode == "none" else config.watch.max_streams,
             hooks={one.name: _hook(one) for one in config.hooks},
             offer=ingest.offer,
+            records=self.records,
+            audits=self.audits,
         )
         self._spawn("watch", partial(keep_running, "watch", hub.run))
         self._spawn("retention", partial(keep_running, "retention", retention.run))

@@ -165,7 +165,7 @@ FAULTS = [
     ("Only the store", "clients/amqp.py", "import sqlite3"),
     ("The API gets", "api/rights.py", "import vedette.store.sqlite"),
     ("The engine knows", "engine/watch.py", "import vedette.clients.amqp"),
-    ("Kinds, the model", "model/fold.py", "import time"),
+    ("Kinds, strategies", "model/fold.py", "import time"),
     ("No circles", "ports.py", "import vedette.engine.watch"),
 ]
 

@@ -181,6 +181,8 @@ def streams(place: Cloud) -> list[str]:
 
 ADMINS = (
     "/v1/resync", "/v1/deadletters/redrive", "/v1/deadletters/discard", "/v1/handlers/h/forget", "/v1/handlers/h/replay",
+    "/v1/audits/purge", "/v1/audits/a/replay", "/v1/audits/a/trigger",
+    "/v1/actionplans/p/approve", "/v1/actionplans/p/start", "/v1/actionplans/p/cancel",
 )  # fmt: skip
 """POSTs that nobody else may do."""
 POSTS = ("/v1/tickets", *ADMINS)

@@ -28,7 +28,9 @@ from vedette.api.hooks import Hook
 from vedette.api.rights import Rights
 from vedette.api.status import of_code, status
 from vedette.api.tickets import Tickets
+from vedette.engine.audits import Audits
 from vedette.engine.dispatch import Dispatch
+from vedette.engine.records import Records
 from vedette.engine.resync import Resync
 from vedette.engine.verify import Verify
 from vedette.engine.watch import Hub
@@ -107,6 +109,9 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     """Who may send news over HTTP, by name."""
     offer: Offer | None = None
     """Where hooks hand over news."""
+    records: Records | None = None
+    """Of audits and plans; None: there are none."""
+    audits: Audits | None = None
 
 
 def _as_it_is(_request: web.Request, why: Exception) -> Exception:

@@ -11,6 +11,7 @@ import os
 import typer
 
 from vedette.cli.access import add_to as add_access
+from vedette.cli.audits import add_to as add_audits
 from vedette.cli.deadletters import add_to as add_deadletters
 from vedette.cli.doctor import add_to as add_doctor
 from vedette.cli.errors import OneLineErrors
@@ -60,6 +61,7 @@ for _add_to in (
     add_handlers,
     add_deadletters,
     add_explain,
+    add_audits,
     add_access,
     add_doctor,
 ):

@@ -38,7 +38,7 @@ def handler_names(ctx: typer.Context, incomplete: str) -> list[str]:
     async def ask(client: VedetteClient) -> list[str]:
         return [one.name for one in await client.handlers()]
 
-    return _those(ctx, incomplete, ask)
+    return those(ctx, incomplete, ask)
 
 
 def letter_ids(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -49,10 +49,10 @@ def letter_ids(ctx: typer.Context, incomplete: str) -> list[str]:
 
         return [one.id for one in (await client.dead_letters(Which(), limit=10_000)).items]
 
-    return _those(ctx, incomplete, ask)
+    return those(ctx, incomplete, ask)
 
 
-def _those(ctx: typer.Context, incomplete: str, ask: Callable[[VedetteClient], Awaitable[list[str]]]) -> list[str]:
+def those(ctx: typer.Context, incomplete: str, ask: Callable[[VedetteClient], Awaitable[list[str]]]) -> list[str]:
     given = ctx.params
     reach = Reach(given.get("server") or DEFAULT_URL, given.get("ca"), given.get("os_cloud"), bool(given.get("allow_insecure")))
 
