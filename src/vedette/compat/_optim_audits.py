@@ -123,14 +123,18 @@ def _usual(records: Records, goal: GoalRecord) -> Item:
 def _name(records: Records, given: str, after: StrategyRecord | AuditTemplate | GoalRecord, now: int) -> str:
     if len(given) > LONGEST_NAME:
         raise BadRequest(f"Invalid input for field/attribute name: at most {LONGEST_NAME} characters, not {len(given)}")
-    name = given
-    if not name:
-        name = f"{after.name}-{rfc3339_us(now)[:-1]}"
+    if given:
+        if records.named(Audit, given):
+            raise Conflict(f"An audit with UUID or name {given} already exists")
+        return given
+    # One that is made up is never refused, whatever was made in the same moment.
+    for number in range(1, 1000):
+        name = f"{after.name}-{rfc3339_us(now)[:-1]}" + (f"-{number}" if number > 1 else "")
         if len(name) > LONGEST_NAME:
             name = f"{name[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    if records.named(Audit, name):
-        raise Conflict(f"An audit with UUID or name {name} already exists")
-    return name
+        if not records.named(Audit, name):
+            return name
+    raise Conflict("too many audits are made at the same moment: give them names")
 
 
 def _time(value: str | None, name: str) -> str | None:
