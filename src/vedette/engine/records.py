@@ -139,6 +139,7 @@ class Records:
         version = self._store.head + 1
         entries: list[NewEntry] = []
         kept: list[Record] = []
+        together = _Together(self, puts)
         expect: dict[Key, int] = {}
         more: list[Work] = list(work)
         for record in puts:
@@ -151,7 +152,7 @@ class Records:
             else:
                 record = msgspec.structs.replace(record, created_at=before.created_at, updated_at=rfc3339(now))
             expect[key] = self._revisions.get(key, 0)
-            entries += self._entries(now, told(before, record, self), _reading(record, now, version))
+            entries += self._entries(now, told(before, record, together), _reading(record, now, version))
             kept.append(record)
         for record in deletes:
             key = _key(record)
@@ -249,6 +250,18 @@ class Records:
         if isinstance(record, ActionPlan):
             self._plans.get(record.audit_uuid, {}).pop(record.uuid, None)
             self._actions.pop(record.uuid, None)
+
+
+class _Together:
+    """Where the notices of a write look things up: what is written with them is there already."""
+
+    def __init__(self, records: Records, puts: Sequence[Record]) -> None:
+        self._records = records
+        self._puts = {(one.KIND, one.uuid): one for one in puts if not isinstance(one, Action)}
+
+    def get(self, kind: type[R], ident: str) -> R:
+        found = self._puts.get((kind.KIND, ident))
+        return self._records.get(kind, ident) if found is None else cast("R", found)
 
 
 def _key(record: Record) -> Key:
