@@ -13,8 +13,11 @@ import msgspec
 import pytest
 
 from vedette.errors import GiveUp, TargetUnavailable, TryLater
-from vedette.handlers import amqp, mail
+from vedette.handlers import amqp, mail, watcher_notifications
 from vedette.kit.secret import Secret
+from vedette.model.notice import Notice
+from vedette.model.reading import VEDETTE_SOURCE
+from vedette.sources.openstack import decode
 from vedette.testing import pytest_exim
 from vedette.testing.handling import FakeContext, change, handler_needs
 from vedette.testing.mail import Exim
@@ -269,3 +272,54 @@ async def test_tls_to_the_broker_is_verified(broker: Broker, authority: Authorit
             await stranger.handle(EVENT, FakeContext())
         await stranger.close()
     assert len(await asyncio.to_thread(broker.drain)) == 1
+
+
+# --- Watcher's notifications -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rabbitmq
+async def test_watchers_notifications_arrive_as_oslo_messaging_writes_them(broker: Broker) -> None:
+    def bind() -> None:
+        publisher = broker.rabbit.publisher()
+        publisher.exchange(broker.exchange, durable=True)
+        publisher.queue(broker.queue, exchange=broker.exchange, keys=["versioned_notifications.error"], durable=True)
+        publisher.close()
+
+    await asyncio.to_thread(bind)
+    options = watcher_notifications.Options(
+        amqp=(f"amqp://guest:guest@127.0.0.1:{broker.proxy.port}/%2F",), exchange=broker.exchange, level="warning"
+    )
+    handler = watcher_notifications.build(options, handler_needs())
+    payload = {"watcher_object.name": "AuditActionPayload", "watcher_object.data": {"uuid": "u", "fault": None}}
+
+    def event(event_type: str, priority: str, source: str = VEDETTE_SOURCE) -> Any:
+        notice = Notice(
+            id=str(uuid.uuid4()),
+            source=source,
+            event_type=event_type,
+            sent_at=1_795_187_946_000_000,
+            payload=msgspec.Raw(msgspec.json.encode(payload)),
+            priority=priority,
+            publisher="infra-optim:here",
+        )
+        return msgspec.structs.replace(EVENT, notice=notice, verb="", key=None)
+
+    said = await handler.handle(event("audit.strategy.start", "INFO"), FakeContext())
+    assert said == "info is below warning"
+    assert await handler.handle(event("port.create.end", "ERROR", "one"), FakeContext()) == "no notification of Watcher's"
+    failed = event("audit.strategy.error", "ERROR")
+    assert "audit.strategy.error to" in await handler.handle(failed, FakeContext())
+    await handler.close()
+    (envelope,) = await asyncio.to_thread(broker.drain)
+    message = json.loads(envelope["oslo.message"])
+    assert envelope["oslo.version"] == "2.0"
+    assert {"message_id", "publisher_id", "event_type", "priority", "payload", "timestamp"} <= set(message)
+    assert (message["publisher_id"], message["event_type"], message["priority"]) == (
+        "infra-optim:here",
+        "audit.strategy.error",
+        "ERROR",
+    )
+    assert message["payload"] == payload
+    # Our own reader of notifications takes it too.
+    read = decode(json.dumps(envelope).encode(), source="again")
+    assert (read.id, read.event_type, read.publisher) == (failed.notice.id, "audit.strategy.error", "infra-optim:here")
