@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from auditing import Asked, Place, Told
 
+from vedette.engine.audits import MOST_DEATHS
 from vedette.engine.triggers import MOST_KEPT
 from vedette.errors import BadRequest, CloudUnavailable, NotFound, TooBusy
 from vedette.model.advice import Proposed, Query, Solution, Trigger
@@ -268,7 +269,7 @@ async def test_a_run_that_ends_the_service_again_and_again_fails_in_the_end() ->
         held(place)
         await place.audits.trigger("a", alarm(0))
         await place.rest()
-    for _ in range(2):
+    for _ in range(MOST_DEATHS - 1):
         place = Place(store=store, clock=clock)
         async with place.running():
             held(place)
@@ -278,7 +279,7 @@ async def test_a_run_that_ends_the_service_again_and_again_fails_in_the_end() ->
     async with place.running():
         await place.rest()
         assert place.now(audit).state == "FAILED"
-        assert "3 times" in (place.now(audit).status_message or "")
+        assert f"{MOST_DEATHS} times" in (place.now(audit).status_message or "")
         await place.audits.trigger("a", alarm(1))
         await place.rest()
         assert place.now(audit).state == "SUCCEEDED"
@@ -529,3 +530,18 @@ async def test_actions_without_a_plug_are_refused_by_name() -> None:
         await place.rest()
         assert place.now(audit).state == "FAILED"
         assert "teleport" in (place.now(audit).status_message or "")
+
+
+async def test_an_audit_without_a_strategy_has_its_goals() -> None:
+    place = Place(Asked("zebra"), Asked("ape"))
+    async with place.running():
+        audit = await place.audit("ONESHOT", strategy="dummy")
+        await place.set(audit, strategy_uuid=None, strategy_name=None, state="PENDING")
+        other = await place.audit("ONESHOT", name="b", strategy="zebra")
+        none = await place.audit("ONESHOT", name="c", strategy="zebra")
+        await place.set(none, strategy_uuid=None, strategy_name=None, goal_name="thermal_optimization")
+        for _ in range(3):
+            await place.rest()
+        assert [plan.strategy_name for plan in place.plans(audit)] == ["ape"]
+        assert [plan.strategy_name for plan in place.plans(other)] == ["zebra"]
+        assert place.now(none).status_message == "No strategy could be found to achieve the 'thermal_optimization' goal."

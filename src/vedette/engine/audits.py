@@ -47,7 +47,9 @@ log = logging.getLogger("vedette.engine.audits")
 WRITES = 5
 """Times that the end of a run is written anew because somebody changed the audit."""
 MOST_ATTEMPTS = 3
-"""Of one run: the service ended in the middle of it so often, or the process with the strategy did."""
+"""Of one run whose cloud or meter can't be asked, or whose strategy's process ended."""
+MOST_DEATHS = 20
+"""Of the service in the middle of one run; strategies are no part of it, so it will hardly have been the run."""
 RETRY_SECONDS = (5.0, 30.0)
 """Waits before the second and the third attempt of a run whose cloud or meter can't be asked."""
 SAY_SECONDS = 2.0
@@ -365,7 +367,7 @@ class Audits:
         key, now = audit.uuid, self._clock.now_us()
         resumed = self._resumed.get(key)
         if resumed is not None:
-            if audit.state != "ONGOING" or resumed.attempt >= MOST_ATTEMPTS:
+            if audit.state != "ONGOING" or resumed.attempt >= MOST_DEATHS:
                 await self._fail(key, f"the service ended {resumed.attempt} times in the middle of run {resumed.number}")
                 self._resumed.pop(key, None)
                 return None
@@ -610,11 +612,19 @@ class Audits:
             return None
 
     def _strategy_name(self, audit: Audit) -> str:
-        return audit.strategy_name or goals.BY_NAME[audit.goal_name].default_strategy
+        """The audit's own, else the goal's default one, else the first of the goal's; "": the goal has none."""
+        if audit.strategy_name:
+            return audit.strategy_name
+        default = goals.BY_NAME[audit.goal_name].default_strategy if audit.goal_name in goals.BY_NAME else ""
+        if default in self._strategies:
+            return default
+        return min((name for name, one in self._strategies.items() if one.goal == audit.goal_name), default="")
 
     def _strategy(self, audit: Audit) -> Strategy:
         """Raises Refused."""
         name = self._strategy_name(audit)
+        if not name:
+            raise Refused(f"No strategy could be found to achieve the '{audit.goal_name}' goal.")
         if name not in self._strategies:
             raise Refused(f"there is no strategy {name!r} any more")
         return self._strategies[name]

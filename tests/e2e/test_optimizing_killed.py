@@ -1,0 +1,146 @@
+"""The service is killed while alarms come in: whatever was answered with 202 is taken up by a run, after however many deaths."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+from serving import SECONDS
+
+from vedette.kit.clock import SystemClock
+from vedette.testing.cloud import FakeCloud
+
+TOKEN = "an-admins-token-of-these-tests"
+HEADERS = {"Authorization": f"Bearer {TOKEN}"}
+DEATHS = 6
+
+
+def free_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port: int = held.getsockname()[1]
+        return port
+
+
+class Process:
+    """`vedette serve` with an audit section, on a fake cloud; its broker is away."""
+
+    def __init__(self, folder: Path, cloud: FakeCloud) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self._folder = folder
+        settings = {
+            "listen": f"127.0.0.1:{port}",
+            "data_dir": str(folder / "data"),
+            "auth": {"mode": "tokens", "tokens": [{"token": TOKEN, "name": "admin", "projects": ["*"], "roles": ["admin"]}]},
+            "sources": [
+                {
+                    "name": "one",
+                    "type": "openstack",
+                    "amqp": f"amqp://127.0.0.1:{free_port()}",
+                    "api": {**cloud.credentials("admin"), "resync": "0s"},
+                }
+            ],
+            "audits": {},
+        }
+        self._file = folder / "vedette.yaml"
+        self._file.write_text(yaml.safe_dump(settings))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def start(self, session: aiohttp.ClientSession) -> None:
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "vedette.cli", "serve", "--config", str(self._file)], stdout=log, stderr=log
+            )
+        async with asyncio.timeout(SECONDS):
+            while True:
+                assert self._process.poll() is None, (self._folder / "log").read_text()[-3000:]
+                try:
+                    async with session.get(f"{self.url}/livez") as answer:
+                        if answer.status == 200:
+                            return
+                except aiohttp.ClientConnectionError:
+                    pass
+                await asyncio.sleep(0.05)
+
+    def kill(self) -> None:
+        assert self._process is not None
+        assert self._process.poll() is None, (self._folder / "log").read_text()[-3000:]
+        self._process.kill()
+        self._process.wait(30)
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            assert self._process.wait(30) == 0
+
+
+async def asked(session: aiohttp.ClientSession, method: str, url: str, body: Any = None) -> Any:
+    async with session.request(method, url, json=body) as answer:
+        assert answer.status < 300, await answer.text()
+        raw = await answer.read()
+        return json.loads(raw) if raw else None
+
+
+async def test_what_was_answered_with_202_is_in_a_run_after_any_number_of_deaths(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seed = random.randrange(2**32)
+    dice = random.Random(seed)
+    accepted: set[int] = set()
+    sent = 0
+    async with FakeCloud(SystemClock()) as cloud, aiohttp.ClientSession(headers=HEADERS) as session:
+        process = Process(tmp_path, cloud)
+        try:
+            await process.start(session)
+            api = f"{process.url}/infra-optim/v1"
+            audit = await asked(session, "POST", f"{api}/audits", {"name": "e", "audit_type": "EVENT", "goal": "dummy"})
+
+            async def alarms(first: int, number: int) -> None:
+                for n in range(first, first + number):
+                    try:
+                        async with session.post(f"{api}/webhooks/e", json={"n": n}) as answer:
+                            assert answer.status == 202, await answer.text()
+                            accepted.add(n)
+                    except aiohttp.ClientError:
+                        return
+
+            for _ in range(DEATHS):
+                # Fewer than a run shows to its strategy, so that each can be found again.
+                callers = [asyncio.create_task(alarms(sent + 5 * caller, 5)) for caller in range(3)]
+                sent += 15
+                await asyncio.sleep(dice.uniform(0.0, 0.06))
+                await asyncio.to_thread(process.kill)
+                await asyncio.gather(*callers)
+                await process.start(session)
+
+            async def seen() -> set[int]:
+                listed = await asked(session, "GET", f"{process.url}/apis/vedette.dev/v1/actionplans")
+                return {one["alarm"]["n"] for plan in listed["items"] for one in plan["status"]["trigger"]}
+
+            end = time.monotonic() + SECONDS
+            while not (found := await seen()) >= accepted:
+                assert time.monotonic() < end, f"seed {seed}: lost {sorted(accepted - found)[:20]}"
+                await asyncio.sleep(0.1)
+            while (state := await asked(session, "GET", f"{api}/audits/{audit['uuid']}"))["state"] != "SUCCEEDED":
+                assert time.monotonic() < end, (seed, state)
+                await asyncio.sleep(0.1)
+            plans = await asked(session, "GET", f"{process.url}/apis/vedette.dev/v1/actionplans")
+            taken = sum(plan["status"]["triggers"] for plan in plans["items"])
+        finally:
+            await asyncio.to_thread(process.stop)
+    with capsys.disabled():
+        number = len(plans["items"])
+        print(f"\n{DEATHS} deaths (seed {seed}): {len(accepted)} alarms accepted, {taken} taken up in {number} plans, lost 0")
+    assert accepted
+    assert taken >= len(accepted)
