@@ -90,7 +90,8 @@ def places(given: JsonObject) -> tuple[str, ...]:
 def kinds(world: World) -> Mapping[str, Kind]:
     """`move` can be undone and stopped; `push` can neither; `note` has no effect at all.
 
-    Parameters: `fails` names the step that fails, `seconds` is how long a move takes, `patience` how long it is waited for, `blind` makes `look` unsure."""
+    Parameters: `fails` names the step that fails, `seconds` is how long a move takes, `patience` how long it is waited for,
+    `blind` makes `look` unsure."""
 
     def fails(given: JsonObject, step: str) -> None:
         if given.get("fails") == step:
