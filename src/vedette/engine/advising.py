@@ -170,6 +170,9 @@ class Run:
         missing: list[str] = []
         for query in queries:
             meter = next((one for one in meters if query.metric in one.metrics), None)
+            if meter is None and query.optional:
+                missing.append(f"no meter tells {query.metric}")
+                continue
             if meter is None:
                 raise BadRequest(f"{strategy} needs {query.metric}, and no meter of the configuration (`meters:`) tells it")
             if query.of_hosts not in resources:

@@ -33,6 +33,8 @@ class Query(msgspec.Struct, frozen=True):
     """Seconds that are looked at, up to the moment of the audit."""
     granularity: int = 300
     """Seconds of one point."""
+    optional: bool = False
+    """The strategy can do without: that no meter tells it is no reason not to run."""
 
     @property
     def of_hosts(self) -> bool:

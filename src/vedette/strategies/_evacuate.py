@@ -79,6 +79,17 @@ class Room:
         for at, much in enumerate((server.vcpus, server.memory, server.disk)):
             left[at] -= much
 
+    def give_back(self, host: Host, server: Server) -> None:
+        """It was only tried."""
+        left = self._of(host)
+        for at, much in enumerate((server.vcpus, server.memory, server.disk)):
+            left[at] += much
+
+    def full(self, host: Host) -> bool:
+        """Not even the smallest server there can be fits."""
+        left = self._of(host)
+        return left[0] < 1 or left[1] < 1
+
     def _of(self, host: Host) -> list[float]:
         left = self._left.get(host.hostname)
         if left is None:
