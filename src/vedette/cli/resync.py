@@ -15,7 +15,6 @@ import msgspec
 import typer
 
 from vedette.cli.events import Form
-from vedette.cli.objects import kind_names
 from vedette.cli.reach import DEFAULT_URL, CaOption, CloudOption, InsecureOption, Reach, ServerOption, until_stopped
 from vedette.cli.show import Lines, closing, counted, plain, say
 from vedette.cli.status import alike, named, nothing_deleted
@@ -35,6 +34,13 @@ def add_to(app: typer.Typer) -> None:
     app.command("resync", epilog=EXAMPLES)(resync)
 
 
+def listed_kinds(incomplete: str) -> list[str]:
+    """Those that an API lists, of this version: for tab completion, and for who names another."""
+    from vedette.plugins import kinds
+
+    return sorted(kind.singular for kind in kinds() if kind.api is not None and kind.singular.startswith(incomplete.lower()))
+
+
 EXAMPLES = """Examples:
 
 \b
@@ -51,7 +57,7 @@ def resync(
         list[str] | None,
         typer.Argument(
             help="What to compare: port, server, loadbalancer (lb) … Nothing: all of it.",
-            autocompletion=kind_names,
+            autocompletion=listed_kinds,
             show_default=False,
             metavar="KIND",
         ),
@@ -97,7 +103,7 @@ def resync(
 
 def _with_names(why: BadRequest, asked: list[str]) -> BadRequest:
     """What kinds there are, where one of these words is none that is known here."""
-    there = kind_names("")
+    there = listed_kinds("")
     unknown = [word for word in asked if not any(word.lower() in (name, f"{name}s") for name in there)]
     near = [match for word in unknown for match in get_close_matches(word.lower(), there, n=1)]
     meant = f"; did you mean {near[0]!r}?" if near else "."
