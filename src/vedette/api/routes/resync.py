@@ -7,6 +7,7 @@ pass goes on when the caller goes away. engine/resync.py does the work; `vedette
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -52,11 +53,18 @@ def routes(needs: Needs) -> list[web.RouteDef]:
         done = needs.resync.ask(source, kinds, confirm=asked.confirm)
         wanted = frozenset(kinds or needs.resync.kinds)
         if "wait" in request.query and not truthy(request.query["wait"]):
+            done.add_done_callback(_nobody_waits)
             told = msgspec.json.encode({"source": source, "kinds": sorted(wanted)}) + b"\n"
             return web.Response(status=202, body=told, content_type="application/json")
         return await _told(needs, request, source, wanted, asked_us, done)
 
     return [web.post("/v1/resync", resync)]
+
+
+def _nobody_waits(done: asyncio.Future[Sequence[KindReport]]) -> None:
+    """How it ended is in the status; here it is only looked at, or asyncio calls it forgotten."""
+    if not done.cancelled():
+        done.exception()
 
 
 def _source(needs: Needs, name: str) -> str:
