@@ -103,8 +103,8 @@ Moves = list[tuple[Server, str]]
 
 
 def _relieve(snapshot: Snapshot, usable: Sequence[Host], use: _Use, room: Room, notes: list[str]) -> Moves:
-    """Servers off hosts that are overloaded, those that use least first, to the fullest host that takes them; never to an empty one,
-    for fewer hosts is what was asked for."""
+    """Servers off hosts that are overloaded, those that use least first, to the fullest host that takes them. An empty one stays
+    empty: fewer hosts are what was asked for."""
     moves: Moves = []
     overloaded = [host for host in usable if use.overloaded(host)]
     others = [host for host in usable if snapshot.servers_on[host.hostname] and not use.overloaded(host)]
