@@ -639,6 +639,27 @@ async def test_a_poison_event_is_redriven_after_the_fix() -> None:
         assert handler["deadLetters"] == 0
 
 
+@pytest.mark.parametrize("seconds", [0, -3600])
+async def test_a_letter_that_dies_again_is_one_again_whatever_the_clock_says(seconds: float) -> None:
+    """Within the same microsecond, or after the clock was set back: the order of the log decides what is newer."""
+    place = Place()
+
+    async def does(event: Event, context: Context) -> str:
+        raise GiveUp("no")
+
+    async with place.running(rule(Told(does), on=PORTS)) as dispatch:
+        await place.say("a", 1)
+        await place.rest(2)
+        dead = await dispatch.dead_letters(handler="h")
+        name = f"h.{dead[0].revision}"
+        assert await place.object("DeadLetter", name) is not None
+        place.clock.tick(seconds)
+        assert await dispatch.redrive(dead, who="me") == 1
+        await place.rest()
+        assert await place.outcomes() == ["dead"]
+        assert await place.object("DeadLetter", name) is not None
+
+
 async def test_redriving_many_keeps_to_a_rate_also_after_a_restart() -> None:
     place = Place()
     times: list[float] = []

@@ -61,9 +61,9 @@ class Books:
         self.under_way: dict[tuple[int, str], Place] = {}
         self.begins: int | None = None
         """Its place in the log when it was first seen."""
-        self.lost = 0
-        """Up to where the log was gone before it had sorted it, and a dead letter says so: age took what a handler that was only
-        just configured would have begun with."""
+        self.lost: list[range] = []
+        """Revisions that were gone from the log before it had sorted them, and a dead letter says so: age took what a handler
+        would have begun with that was only just configured, and whose first cursor was not durable yet."""
         self.wrong: list[str] = []
 
 
@@ -95,8 +95,8 @@ class Unreliable:
             elif isinstance(one, PutDelivery) and one.delivery.outcome != "pending":
                 d = one.delivery
                 books = self.books[d.handler]
-                if lost := re.match(r"revisions \d+ to (\d+) left the log", d.detail):
-                    books.lost = int(lost[1])
+                if lost := re.match(r"revisions (\d+) to (\d+) left the log", d.detail):
+                    books.lost.append(range(int(lost[1]), int(lost[2]) + 1))
                 else:
                     books.ended[d.revision, d.number] = d.outcome, d.detail
             elif isinstance(one, PutCursor) and self.books[one.handler].begins is None:
@@ -225,9 +225,13 @@ class World:
         """By the plain reading of `on`: subject → every (revision, number) that the handler is to be called for."""
         found: dict[str, list[Place]] = defaultdict(list)
         books = self.books[rule.name]
-        begins = max(books.begins or 0, books.lost)
         for one in self.log:
-            if one.entry.notice.source == "vedette" or one.entry.revision <= begins:
+            revision = one.entry.revision
+            if (
+                one.entry.notice.source == "vedette"
+                or revision <= (books.begins or 0)
+                or any(revision in lost for lost in books.lost)
+            ):
                 continue
             about: list[Change | None] = [
                 change

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from vedette.engine.records import Records
-from vedette.errors import Conflict, NotFound
+from vedette.errors import Conflict, NotFound, Refused
 from vedette.model.audit import Action, ActionPlan, Audit, Record
 from vedette.model.reading import VEDETTE
 from vedette.ports import EVERYTHING, Selection
@@ -109,6 +109,25 @@ async def test_deleting_is_soft_until_it_is_purged() -> None:
     assert [found.name for found in await records.deleted(Audit)] == ["two"]
     await records.write([audit("u1", "one")])
     assert records.find(Audit, "one").state == "PENDING"
+
+
+async def test_purging_is_bounded_and_may_be_for_one_goal() -> None:
+    clock = FakeClock()
+    records = await loaded(MemoryStore(clock), clock)
+    other = msgspec.structs.replace(audit("u2", "two"), goal_uuid="another")
+    plans = [ActionPlan(uuid=f"p{n}", audit_uuid=f"u{n}", strategy_uuid="s", strategy_name="dummy") for n in (1, 2)]
+    actions = [Action(uuid=f"a{n}", action_plan_uuid=f"p{n}", audit_uuid=f"u{n}", action_type="nop", order=1) for n in (1, 2)]
+    await records.write([audit(), other, *plans, *actions])
+    await records.write(deletes=[other, *plans, *actions])
+    clock.tick(1)
+    now = clock.now_us()
+    with pytest.raises(Refused, match="there are 5 to forget, more than 4"):
+        await records.purge(now, most=4)
+    # The audit of p1 is still there, so that its goal is known.
+    assert await records.purge(now, goal=audit().goal_uuid, dry_run=True) == {"ActionPlan": 1, "Action": 1}
+    assert await records.purge(now, goal="another", most=3) == {"Audit": 1, "ActionPlan": 1, "Action": 1}
+    assert [one.uuid for one in await records.deleted(ActionPlan)] == ["p1"]
+    assert await records.purge(now, goal="nobody's") == {}
 
 
 async def test_plans_and_actions_are_found_by_what_they_belong_to() -> None:

@@ -24,6 +24,7 @@ AUDIT_EXAMPLES = """Examples:
 vedette audits
 vedette audits trigger hot-hosts
 vedette audits replay hot-hosts --at 2h
+vedette audits purge --before 90d --dry-run
 vedette watch audit
 """
 PLAN_EXAMPLES = """Examples:
@@ -72,6 +73,7 @@ def add_to(app: typer.Typer) -> None:
     audits.command("list", epilog=AUDIT_EXAMPLES)(list_audits)
     audits.command("trigger", epilog=AUDIT_EXAMPLES)(trigger)
     audits.command("replay", epilog=AUDIT_EXAMPLES)(replay)
+    audits.command("purge", epilog=AUDIT_EXAMPLES)(purge)
     app.add_typer(audits, name="audits")
     plans = typer.Typer(cls=ListFirst, help="Action plans; without a command: list.")
     plans.command("list", epilog=PLAN_EXAMPLES)(list_plans)
@@ -144,6 +146,37 @@ def replay(
         f"{told['strategy']} at revision {told['revision']} ({told['at']}), {counted(there['hosts'], 'host')} and "
         f"{counted(there['servers'], 'server')}: {counted(len(rows), 'action')}. Nothing was done."
     )
+
+
+def purge(
+    before: Annotated[
+        str, typer.Option("--before", help="Deleted before this: a time (RFC 3339), or a span ago (90d).", metavar="WHEN")
+    ] = "90d",
+    goal: Annotated[
+        str, typer.Option("--goal", help="Of this goal only (a name or uuid).", metavar="GOAL", show_default=False)
+    ] = "",
+    most: Annotated[
+        int | None,
+        typer.Option("--max", help="Forget nothing if there are more than so many.", min=1, metavar="N", show_default=False),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many there are.")] = False,
+    server: ServerOption = DEFAULT_URL,
+    ca: CaOption = None,
+    os_cloud: CloudOption = None,
+    allow_insecure: InsecureOption = False,
+) -> None:
+    """Forget audits, templates, plans and actions that were deleted long ago. Watcher's API shows them until then when it is
+    asked for what is deleted."""
+    purged(Reach(server, ca, os_cloud, allow_insecure), {"before": before, "goal": goal, "most": most or 0, "dry_run": dry_run})
+
+
+def purged(reach: Reach, body: dict[str, Any]) -> None:
+    """Have it done, and say what was."""
+    counts = _post(reach, "/v1/audits/purge", body)
+    for kind, number in sorted(counts.items()):
+        typer.echo(f"{kind}: {number}")
+    what = counted(sum(counts.values()), "deleted record")
+    say(f"{what} would be forgotten." if body["dry_run"] else f"{what} forgotten.")
 
 
 # --- plans -----------------------------------------------------------------------------------------------------------------

@@ -134,9 +134,9 @@ def as_event(event: Event) -> str:
 # --- numbers for a person --------------------------------------------------------------------------------------------------
 
 
-def counted(number: int, word: str) -> str:
+def counted(number: int, word: str, plural: str = "") -> str:
     """`1 kind`, `1,200 objects`."""
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+    return f"{number:,} {word if number == 1 else plural or f'{word}s'}"
 
 
 def size(count: int) -> str:

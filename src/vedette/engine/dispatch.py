@@ -244,7 +244,7 @@ class Dispatch:
                 if cursor.live:
                     works.append(PutCursor(name, Cursor(place)))
                 said = {"state": "unconfigured", "detail": f"vedette handlers forget {name}", "position": str(place)}
-                entries.append(letters.status(self._clock.now_us(), name, said))
+                entries.append(letters.status(self._clock.now_us(), self._store.head, name, said))
         for line in self._by_number:
             known = cursors.get(line.rule.name)
             place = await self._start(line.rule) if known is None else known.position
@@ -585,7 +585,7 @@ class Dispatch:
         line.position = last
         works: list[Work] = [PutDelivery(delivery), PutCursor(line.rule.name, Cursor(last, live=live))]
         log.error("the log lost what a handler had not seen yet", extra=kv(handler=line.rule.name, first=first, last=last))
-        self._queue(works, [letters.appeared(self._clock.now_us(), delivery, None)], _nothing)
+        self._queue(works, [letters.appeared(self._clock.now_us(), self._store.head, delivery, None)], _nothing)
         self._count_dead(line)
 
     # --- the queue of a handler ---
@@ -847,7 +847,11 @@ class Dispatch:
         self._count_dead(line)
         line.last_error = why
         self._outcomes(d.handler, "dead").inc()
-        self._queue([PutDelivery(dead)], [letters.appeared(self._clock.now_us(), dead, event)], lambda: self._release(line, job))
+        self._queue(
+            [PutDelivery(dead)],
+            [letters.appeared(self._clock.now_us(), self._store.head, dead, event)],
+            lambda: self._release(line, job),
+        )
 
     def _count_dead(self, line: Line) -> None:
         line.dead += 1
@@ -940,7 +944,7 @@ class Dispatch:
                     watched = {name: fields[name] for name in ("use", "state", "detail", "deadLetters")}
                     if watched != line.told:
                         line.told = watched
-                        entries.append(letters.status(self._clock.now_us(), line.rule.name, fields))
+                        entries.append(letters.status(self._clock.now_us(), self._store.head, line.rule.name, fields))
             if entries:
                 self._queue((), entries, _nothing)
             await self._clock.sleep(STATUS_SECONDS)
@@ -1010,7 +1014,7 @@ class Dispatch:
                 if row is None or row.outcome != "dead":
                     return None
                 line.dead -= 1
-                gone = letters.settled(self._clock.now_us(), row, "redrive", who)
+                gone = letters.settled(self._clock.now_us(), self._store.head, row, "redrive", who)
                 fresh = msgspec.structs.replace(
                     row, outcome="pending", attempt=0, next_at=due, at=0, first_at=0, detail="", replay=True
                 )
@@ -1034,7 +1038,7 @@ class Dispatch:
                 line.changed = True
                 self._pump(line)
             work = Settle(row.handler, row.revision, row.number, "discarded", row.attempt, now, detail)
-            return [work], [letters.settled(now, row, "discard", who)], []
+            return [work], [letters.settled(now, self._store.head, row, "discard", who)], []
 
         return sum([await self._by_hand((d.handler, d.revision, d.number), out) for d in dead])
 
@@ -1090,8 +1094,10 @@ class Dispatch:
         if name == LIVE or name not in await self._store.cursors():
             raise NotFound(f"no handler {name[:80]!a} has a place in the log")
         now = self._clock.now_us()
-        gone = [letters.settled(now, d, "discard", "forget") async for d in self._all(("dead",), name)]
-        await self._by_hand((name, 0, 0), lambda _: ([DropHandler(name)], [*gone, letters.forgotten(now, name)], []))
+        gone = [letters.settled(now, self._store.head, d, "discard", "forget") async for d in self._all(("dead",), name)]
+        await self._by_hand(
+            (name, 0, 0), lambda _: ([DropHandler(name)], [*gone, letters.forgotten(now, self._store.head, name)], [])
+        )
 
     async def replay(self, name: str, after: int, before: int, *, dry_run: bool) -> AsyncIterator[tuple[Appended, int, str]]:
         """Deliver again what matches in (after, before]: yields each match as (entry, change's place, subject). Without `dry_run`
@@ -1122,7 +1128,7 @@ class Dispatch:
         if row is None or row.outcome != "dead":
             return self._asked_again(line, fresh, [])
         line.dead -= 1
-        return self._asked_again(line, fresh, [letters.settled(self._clock.now_us(), row, "redrive", "replay")])
+        return self._asked_again(line, fresh, [letters.settled(self._clock.now_us(), self._store.head, row, "redrive", "replay")])
 
     async def explain(self, revision: int) -> dict[str, Any]:
         """For each handler whether an entry matches or why not, and what became of each delivery. Raises Expired, NotFound."""

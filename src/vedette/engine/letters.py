@@ -1,6 +1,8 @@
 """What the log is told of handlers: their status, and each dead letter that appears or is settled, as objects of our own.
 
-engine/dispatch.py appends these entries with the writes that they tell of; they are served as `handlers` and `deadletters`.
+engine/dispatch.py appends these entries with the writes that they tell of; they are served as `handlers` and `deadletters`. Which
+of two is the newer one is a matter of their order in the log (`head`: its end, the earlier one in it): no clock that was set back
+or stood still loses one.
 """
 
 from __future__ import annotations
@@ -23,31 +25,35 @@ HANDLER_EVENT = "vedette.handler"
 _event = msgspec.json.Decoder(Event).decode
 
 
-def status(now: int, name: str, fields: dict[str, Any]) -> NewEntry:
+def status(now: int, head: int, name: str, fields: dict[str, Any]) -> NewEntry:
     """A handler's status has changed. `now`: UTC microseconds. It counts as the handler's own doing: one that follows handlers
     and fails would else be told of each of its failures, and fail again."""
-    reading = Reading(kind="Handler", group=VEDETTE, id=name, verb="create", as_of=now, fields={"name": name, **fields})
+    reading = Reading(
+        kind="Handler", group=VEDETTE, version=head + 1, id=name, verb="create", as_of=now, fields={"name": name, **fields}
+    )
     own = request_id(name, now, 0, 1)
     return NewEntry(_notice(now, f"{HANDLER_EVENT}.update", name, {"name": name, **fields}, own), (reading,))
 
 
-def forgotten(now: int, name: str) -> NewEntry:
+def forgotten(now: int, head: int, name: str) -> NewEntry:
     """A handler that is not configured any more was let go of."""
-    reading = Reading(kind="Handler", group=VEDETTE, id=name, verb="delete", as_of=now)
+    reading = Reading(kind="Handler", group=VEDETTE, version=head + 1, id=name, verb="delete", as_of=now)
     return NewEntry(_notice(now, f"{HANDLER_EVENT}.forget", name, {"name": name}), (reading,))
 
 
-def appeared(now: int, d: Delivery, event: Event | None) -> NewEntry:
+def appeared(now: int, head: int, d: Delivery, event: Event | None) -> NewEntry:
     """A delivery became a dead letter."""
     fields = fields_of(d, event)
-    reading = Reading(kind="DeadLetter", group=VEDETTE, id=letter_id(d), verb="create", as_of=now, fields=fields)
+    reading = Reading(
+        kind="DeadLetter", group=VEDETTE, version=head + 1, id=letter_id(d), verb="create", as_of=now, fields=fields
+    )
     request = "" if event is None else event.request_id
     return NewEntry(_notice(now, f"{DEADLETTER_EVENT}.create", letter_id(d), fields, request), (reading,))
 
 
-def settled(now: int, d: Delivery, what: str, who: str) -> NewEntry:
+def settled(now: int, head: int, d: Delivery, what: str, who: str) -> NewEntry:
     """A dead letter was redriven or discarded."""
-    reading = Reading(kind="DeadLetter", group=VEDETTE, id=letter_id(d), verb="delete", as_of=now)
+    reading = Reading(kind="DeadLetter", group=VEDETTE, version=head + 1, id=letter_id(d), verb="delete", as_of=now)
     payload = {"handler": d.handler, "revision": str(d.revision), "number": d.number, "settled": what, "by": who}
     return NewEntry(_notice(now, f"{DEADLETTER_EVENT}.{what}", letter_id(d), payload), (reading,))
 

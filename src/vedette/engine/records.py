@@ -17,9 +17,9 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from vedette.engine.record_notices import Told, told
-from vedette.errors import Conflict, NotFound
+from vedette.errors import Conflict, NotFound, Refused
 from vedette.kit.clock import Clock, rfc3339, rfc3339_us
-from vedette.model.audit import RECORDS, Action, ActionPlan, Record
+from vedette.model.audit import RECORDS, Action, ActionPlan, Audit, AuditTemplate, Record
 from vedette.model.delivery import PutState, Work
 from vedette.model.entry import NewEntry
 from vedette.model.notice import Notice
@@ -184,20 +184,32 @@ class Records:
             return cast("R", kept)
         raise Conflict(f"{kind.KIND} {ident} changes all the time")
 
-    async def purge(self, before: int, kinds: Iterable[str] = (), *, dry_run: bool = False, most: int = 0) -> dict[str, int]:
-        """Forget the copies of what was deleted before this (UTC microseconds), of these kinds (none: all), at most so many (0:
-        all); how many of each."""
+    async def purge(
+        self, before: int, kinds: Iterable[str] = (), *, goal: str = "", dry_run: bool = False, most: int = 0
+    ) -> dict[str, int]:
+        """Forget the copies of what was deleted before this (UTC microseconds), of these kinds (none: all), of one goal (a uuid;
+        "": all); how many of each. `most`: if there are more, nothing is forgotten (0: no bound). Raises Refused (there are
+        more)."""
+        rows = [(row.key.partition("/")[0], row) for row in await self._store.state(OWNER, DELETED)]
+        of_goal = self._of_goal(goal, [msgspec.json.decode(row.value, type=_TYPES[kind]) for kind, row in rows]) if goal else None
         counts: dict[str, int] = {}
         gone: list[Work] = []
         wanted = frozenset(kinds)
-        for row in await self._store.state(OWNER, DELETED):
-            kind = row.key.partition("/")[0]
-            if row.due < before and (not wanted or kind in wanted) and not (most and len(gone) >= most):
+        for kind, row in rows:
+            if row.due < before and (not wanted or kind in wanted) and (of_goal is None or row.key.partition("/")[2] in of_goal):
                 counts[kind] = counts.get(kind, 0) + 1
                 gone.append(PutState(OWNER, DELETED, row.key, None))
+        if most and len(gone) > most:
+            raise Refused(f"there are {len(gone)} to forget, more than {most}: nothing was forgotten")
         for at in range(0, 0 if dry_run else len(gone), 1000):
             await self._store.append([], work=gone[at : at + 1000])
         return counts
+
+    def _of_goal(self, goal: str, deleted: Sequence[Record]) -> set[str]:
+        """Ids of what belongs to this goal: templates and audits, the plans of these audits, and their actions."""
+        every = [*deleted, *(record for held in self._held.values() for record in held.values())]
+        found = {one.uuid for one in every if isinstance(one, Audit | AuditTemplate) and one.goal_uuid == goal}
+        return found | {one.uuid for one in every if isinstance(one, Action | ActionPlan) and one.audit_uuid in found}
 
     # --- inside ------------------------------------------------------------------------------------------------------------
 

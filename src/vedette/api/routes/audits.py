@@ -18,7 +18,7 @@ from vedette.api.when import moment
 from vedette.engine.records import Records
 from vedette.errors import BadRequest, NotFound, Refused
 from vedette.model.advice import Trigger
-from vedette.model.audit import PLAN_BY_USER, RECORDS, ActionPlan, Audit
+from vedette.model.audit import PLAN_BY_USER, RECORDS, ActionPlan, Audit, GoalRecord
 
 T = TypeVar("T")
 
@@ -30,6 +30,7 @@ class _Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Purge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     before: str
     kinds: tuple[str, ...] = ()
+    goal: str = ""
     most: int = 0
     dry_run: bool = False
 
@@ -93,7 +94,8 @@ def routes(needs: Needs) -> list[web.RouteDef]:
             if one not in names:
                 raise BadRequest(f"there is no kind {one[:40]!a}; there are {', '.join(sorted(names))}")
         before = moment(said.before, needs.clock.now_us(), "before")
-        return _json(await there.purge(before, said.kinds, dry_run=said.dry_run, most=max(0, said.most)))
+        goal = there.find(GoalRecord, said.goal).uuid if said.goal else ""
+        return _json(await there.purge(before, said.kinds, goal=goal, dry_run=said.dry_run, most=max(0, said.most)))
 
     return [
         web.post("/v1/audits/purge", purge),
