@@ -71,6 +71,8 @@ bench: $(VENV)/.dev build/oslo/.made ## What it costs and carries, each figure b
 	@$(VENV)/bin/python bench/kubernetes_watch.py
 	$(SAY) 'bench/dispatch.py'
 	@$(VENV)/bin/python bench/dispatch.py
+	$(SAY) 'bench/audits.py'
+	@$(VENV)/bin/python bench/audits.py
 	$(SAY) 'bench/big_log.py'
 	@$(VENV)/bin/python bench/big_log.py
 

@@ -65,15 +65,9 @@ async def service(folder: Path, cloud: FakeCloud) -> AsyncIterator[tuple[str, st
         "faces": {"infra_optim": {"listen": f"127.0.0.1:{face}"}},
     }
     (folder / "vedette.yaml").write_text(yaml.safe_dump(settings))
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "vedette.cli",
-        "serve",
-        "--config",
-        str(folder / "vedette.yaml"),
-        stderr=(folder / "serve.log").open("wb"),
-    )
+    with (folder / "serve.log").open("wb") as output:
+        command = ("-m", "vedette.cli", "serve", "--config", str(folder / "vedette.yaml"))
+        process = await asyncio.create_subprocess_exec(sys.executable, *command, stderr=output)
     try:
         async with asyncio.timeout(30), aiohttp.ClientSession() as session:
             while True:
@@ -229,7 +223,7 @@ async def snapshots(folder: Path, hosts: int, servers: int) -> None:
         WorkerCode(name="strategies-1", module="vedette.advice", options={"max_memory": 2 << 30}),
         clock=clock, telemetry=telemetry, max_memory=2 << 30,
     )  # fmt: skip
-    advising = Advising(store, worker, plugins.strategies(), timeout=60)
+    advising = Advising(store, worker, plugins.strategies(), clock, timeout=60)
     ingest = Ingest(store, plugins.kinds(), telemetry)
     try:
         await large_cloud(store, hosts, servers)

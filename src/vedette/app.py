@@ -396,7 +396,7 @@ class Service:
                 name=f"strategies-{number + 1}", module="vedette.advice", options={"max_memory": settings.max_memory}
             )
             worker = WorkerProcess(code, clock=clock, telemetry=telemetry, max_memory=settings.max_memory, withheld=withheld)
-            self._advising.append(Advising(store, worker, strategies, timeout=settings.strategy_timeout))
+            self._advising.append(Advising(store, worker, strategies, clock, timeout=settings.strategy_timeout))
         usual = _audit_settings(settings, AuditSettings())
         audits = self.audits = Audits(
             store,

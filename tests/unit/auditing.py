@@ -131,7 +131,7 @@ class Place:
         await self.records.load()
         await sync(self.records, self.strategies)
         self.inside = Inside(Adviser(self.strategies, {"nop": NOP}))
-        advising = Advising(self.store, self.inside, self.strategies, timeout=10)
+        advising = Advising(self.store, self.inside, self.strategies, self.clock, timeout=10)
         audits = self.audits = Audits(
             self.store,
             self.records,

@@ -17,6 +17,7 @@ import msgspec
 from vedette.engine.planner import Planned
 from vedette.engine.snapshots import GROUP, KINDS
 from vedette.errors import BadRequest, GiveUp, VedetteError, WorkerDied
+from vedette.kit.clock import Clock
 from vedette.kit.log import kv
 from vedette.model.advice import Done, Query, Resource, Trigger
 from vedette.model.asked import (
@@ -45,11 +46,14 @@ PAGE = 500
 """Objects that the store is asked for at a time."""
 CHUNK = 2_000
 """Values or outcomes in one message."""
-AHEAD = 8
+AHEAD = 4
 """Messages on their way at a time: the next one is there when the process wants it."""
 MOST_ACTIONS = 20_000
 """Of one proposal; more is a strategy gone wrong."""
 MOST_QUERIES = 50
+SHARE = 0.25
+"""Of the time, while a snapshot is built, that its pages are read in: the rest is for who else wants the loop and the store. With
+more, ingest would lose more than a fifth of its speed (bench/audits.py)."""
 ROW_TIMEOUT = 60.0
 """Seconds for taking a page of rows."""
 
@@ -79,8 +83,9 @@ class Proposal(msgspec.Struct, frozen=True):
 class Advising:
     """One process with strategies. `lend` it for a whole run: it has one run's snapshots in hand at a time."""
 
-    def __init__(self, store: Store, worker: Worker, strategies: Mapping[str, Strategy], *, timeout: float) -> None:
+    def __init__(self, store: Store, worker: Worker, strategies: Mapping[str, Strategy], clock: Clock, *, timeout: float) -> None:
         """`timeout`: seconds that a strategy may think."""
+        self._clock = clock
         self._store = store
         self._worker = worker
         self._strategies = strategies
@@ -91,7 +96,7 @@ class Advising:
     async def lend(self) -> AsyncIterator[Run]:
         """A run with nothing in hand. Others wait for their turn."""
         async with self._turn:
-            run = Run(self._store, self._worker, self._strategies, self._timeout)
+            run = Run(self._store, self._worker, self._strategies, self._clock, self._timeout)
             try:
                 yield run
             finally:
@@ -104,8 +109,8 @@ class Advising:
 class Run:
     """What one audit asks, in the order of the methods."""
 
-    def __init__(self, store: Store, worker: Worker, strategies: Mapping[str, Strategy], timeout: float) -> None:
-        self._store, self._worker, self._strategies, self._timeout = store, worker, strategies, timeout
+    def __init__(self, store: Store, worker: Worker, strategies: Mapping[str, Strategy], clock: Clock, timeout: float) -> None:
+        self._store, self._worker, self._strategies, self._clock, self._timeout = store, worker, strategies, clock, timeout
 
     async def snapshot(
         self,
@@ -127,6 +132,7 @@ class Run:
                 selection = Selection(EVERYTHING, group=GROUP, kind=kind, source=source)
                 after: tuple[str, str] | None = None
                 while True:
+                    begun = self._clock.monotonic()
                     page = await self._store.objects(selection, revision=revision, after=after, limit=PAGE)
                     for rows in _chunks([version.body for _, version in page.items]):
                         question = Rows(slot, kind, [msgspec.Raw(body) for body in rows])
@@ -141,6 +147,7 @@ class Run:
                     after = page.after
                     if after is None:
                         break
+                    await self._clock.sleep((self._clock.monotonic() - begun) * (1 / SHARE - 1))
             for one in pending:
                 await one
         finally:
