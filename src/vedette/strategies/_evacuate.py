@@ -74,6 +74,10 @@ class Room:
                 return what
         return ""
 
+    def takes(self, host: Host, server: Server) -> bool:
+        """It fits, and it may be in that zone."""
+        return server.pinned_zone in ("", host.zone) and not self.missing(host, (server,))
+
     def take(self, host: Host, server: Server) -> None:
         left = self._of(host)
         for at, much in enumerate((server.vcpus, server.memory, server.disk)):

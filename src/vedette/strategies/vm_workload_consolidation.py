@@ -174,9 +174,7 @@ def _fullest(hosts: Sequence[Host], use: _Use) -> list[Host]:
 
 
 def _takes(host: Host, server: Server, use: _Use, room: Room) -> bool:
-    if server.pinned_zone and host.zone != server.pinned_zone:
-        return False
-    return use.fits(host, server) and not room.missing(host, (server,))
+    return use.fits(host, server) and room.takes(host, server)
 
 
 def _go(server: Server, target: Host, use: _Use, room: Room, moves: Moves) -> None:

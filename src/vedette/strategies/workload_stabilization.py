@@ -220,7 +220,7 @@ def _best(
         less = _weighs(server, host, values, wanted)
         for target in _tried(targets, parameters, turn):
             to = snapshot.host[target]
-            if (server.pinned_zone and to.zone != server.pinned_zone) or room.missing(to, [server]):
+            if not room.takes(to, server):
                 continue
             after = loads.after(source, target, less, _weighs(server, to, values, wanted))
             if after < now - LEAST:
