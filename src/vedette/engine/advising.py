@@ -48,7 +48,7 @@ CHUNK = 2_000
 """Values or outcomes in one message."""
 AHEAD = 4
 """Messages on their way at a time: the next one is there when the process wants it."""
-MOST_ACTIONS = 20_000
+MOST_ACTIONS = 50_000
 """Of one proposal; more is a strategy gone wrong."""
 MOST_QUERIES = 50
 SHARE = 0.25

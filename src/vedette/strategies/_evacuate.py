@@ -67,7 +67,7 @@ class Room:
     def missing(self, host: Host, servers: Sequence[Server]) -> str:
         """What there is too little of for all of these; "" if they fit. A server that needs none of a thing fits where there is
         none left of it."""
-        left = self._of(host)
+        left = self.left(host)
         for at, what in enumerate(("vCPUs", "memory", "disk")):
             need = sum((one.vcpus, one.memory, one.disk)[at] for one in servers)
             if need and need > left[at]:
@@ -79,22 +79,23 @@ class Room:
         return server.pinned_zone in ("", host.zone) and not self.missing(host, (server,))
 
     def take(self, host: Host, server: Server) -> None:
-        left = self._of(host)
+        left = self.left(host)
         for at, much in enumerate((server.vcpus, server.memory, server.disk)):
             left[at] -= much
 
     def give_back(self, host: Host, server: Server) -> None:
         """It was only tried."""
-        left = self._of(host)
+        left = self.left(host)
         for at, much in enumerate((server.vcpus, server.memory, server.disk)):
             left[at] += much
 
     def full(self, host: Host) -> bool:
         """Not even the smallest server there can be fits."""
-        left = self._of(host)
+        left = self.left(host)
         return left[0] < 1 or left[1] < 1
 
-    def _of(self, host: Host) -> list[float]:
+    def left(self, host: Host) -> list[float]:
+        """vCPUs, MiB, GiB. Not to be changed."""
         left = self._left.get(host.hostname)
         if left is None:
             on = self._snapshot.servers_on.get(host.hostname, ())

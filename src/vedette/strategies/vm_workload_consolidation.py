@@ -11,13 +11,9 @@ from typing import Any
 
 from vedette.model.advice import MetricName, Metrics, Proposed, Query, Solution, Trigger
 from vedette.model.snapshot import Host, Server, Snapshot
-from vedette.ports import Done, JsonObject, Strategy
-from vedette.strategies._evacuate import Room, called, disabling, ended, held, migration
-
-DISABLED = "watcher_disabled"
-"""The reason that emptied hosts are disabled for, as Watcher has it."""
-HOPELESS = 25
-"""Hosts in a row that can't be emptied: then the others, which hold more, can't be either."""
+from vedette.ports import JsonObject, Strategy
+from vedette.strategies._consolidate import DISABLED, Moves, emptied_onto, go, released_of, why_not
+from vedette.strategies._evacuate import Room, disabling, ended, migration
 
 _METRICS: tuple[MetricName, ...] = ("instance_cpu_usage", "instance_ram_usage", "host_cpu_usage", "host_ram_usage")
 
@@ -84,11 +80,9 @@ def propose(snapshot: Snapshot, metrics: Metrics, parameters: JsonObject, trigge
     if use.by_flavor and snapshot.servers:
         notes.append(f"{use.by_flavor} of {len(snapshot.servers)} servers count by their flavors: no data of them")
     moves = _relieve(snapshot, usable, use, room, notes)
-    given = {target for _, target in moves}
-    taken = {server.host for server, _ in moves}
-    emptied = _empty(snapshot, usable, use, room, given, taken, moves, notes)
-    unused = [host for host in usable if not snapshot.servers_on[host.hostname] and host.hostname not in {to for _, to in moves}]
-    released = [*unused, *emptied]
+    order = sorted(usable, key=lambda host: (use.share(host), len(snapshot.servers_on[host.hostname]), host.hostname))
+    emptied = emptied_onto(snapshot, order, order[::-1], use, room, moves, notes)
+    released = [*(host for host in usable if not snapshot.servers_on[host.hostname]), *emptied]
     actions: list[Proposed] = [migration(server, "live" if server.live else "cold", target) for server, target in moves]
     actions += [disabling(host, DISABLED) for host in sorted(released, key=lambda host: host.hostname)]
     indicators: dict[str, float] = {
@@ -97,9 +91,6 @@ def propose(snapshot: Snapshot, metrics: Metrics, parameters: JsonObject, trigge
         "instance_migrations_count": len(moves),
     }
     return Solution(actions=tuple(actions), indicators=indicators, notes=ended(notes))
-
-
-Moves = list[tuple[Server, str]]
 
 
 def _relieve(snapshot: Snapshot, usable: Sequence[Host], use: _Use, room: Room, notes: list[str]) -> Moves:
@@ -112,99 +103,18 @@ def _relieve(snapshot: Snapshot, usable: Sequence[Host], use: _Use, room: Room, 
         for server in sorted(snapshot.servers_on[host.hostname], key=lambda one: (use.of(one)[0], one.uuid)):
             if not use.overloaded(host):
                 break
-            if _why_not(server):
+            if why_not(server):
                 continue
-            target = next((to for to in _fullest(others, use) if _takes(to, server, use, room)), None)
+            target = next((to for to in _fullest(others, use) if use.fits(to, server) and room.takes(to, server)), None)
             if target is not None:
-                _go(server, target, use, room, moves)
+                go(server, target, use, room, moves)
         if use.overloaded(host):
             notes.append(f"host {host.hostname} stays overloaded: no other host with servers takes more of its servers")
     return moves
 
 
-def _empty(
-    snapshot: Snapshot,
-    usable: Sequence[Host],
-    use: _Use,
-    room: Room,
-    given: set[str],
-    taken: set[str],
-    moves: Moves,
-    notes: list[str],
-) -> list[Host]:
-    """Hosts that are emptied, least load first; their moves are added. One that was given something is not emptied."""
-    order = sorted(usable, key=lambda host: (use.share(host), len(snapshot.servers_on[host.hostname]), host.hostname))
-    # Who was overloaded is given nothing.
-    targets = [host for host in reversed(order) if host.hostname not in taken and snapshot.servers_on[host.hostname]]
-    received, emptied, hopeless = set(given), [], 0
-    for host in order:
-        servers = snapshot.servers_on[host.hostname]
-        if not servers or host.hostname in received or host.hostname in taken:
-            continue
-        stays = next((one for one in servers if _why_not(one)), None)
-        if stays is not None:
-            notes.append(f"host {host.hostname} can't be emptied: {called(stays)} {_why_not(stays)}")
-            continue
-        others = [to for to in targets if to is not host]
-        planned: Moves = []
-        for server in sorted(servers, key=lambda one: (-use.of(one)[0], -one.memory, one.uuid)):
-            target = next((to for to in others if _takes(to, server, use, room)), None)
-            if target is None:
-                break
-            _go(server, target, use, room, planned)
-        if len(planned) < len(servers):
-            for server, name in planned:
-                use.move(server, name, server.host)
-                room.give_back(snapshot.host[name], server)
-            hopeless += 1
-            if hopeless >= HOPELESS:
-                break
-            continue
-        hopeless = 0
-        moves += planned
-        emptied.append(host)
-        received.update(name for _, name in planned)
-        # Neither it nor what has no room for the smallest server is looked at again.
-        targets = [to for to in others if not room.full(to)]
-    return emptied
-
-
 def _fullest(hosts: Sequence[Host], use: _Use) -> list[Host]:
     return sorted(hosts, key=lambda host: (-use.share(host), host.hostname))
-
-
-def _takes(host: Host, server: Server, use: _Use, room: Room) -> bool:
-    return use.fits(host, server) and room.takes(host, server)
-
-
-def _go(server: Server, target: Host, use: _Use, room: Room, moves: Moves) -> None:
-    use.move(server, server.host, target.hostname)
-    room.take(target, server)
-    moves.append((server, target.hostname))
-
-
-def _why_not(server: Server) -> str:
-    if held(server):
-        return held(server)
-    return "" if server.live or server.status == "SHUTOFF" else f"is {server.status}"
-
-
-def measure(
-    before: Snapshot, after: Snapshot, metrics: Metrics, parameters: JsonObject, done: Sequence[Done]
-) -> dict[str, float]:
-    """Hosts that took servers and take none any more, and servers that were moved."""
-    usable = [host for host in before.hosts if host.usable]
-    released = sum(
-        1
-        for host in usable
-        if not after.servers_on.get(host.hostname) and host.hostname in after.host and not after.host[host.hostname].usable
-    )
-    moved = sum(one.action_type == "migrate" and one.state == "SUCCEEDED" for one in done)
-    return {
-        "compute_nodes_count": len(usable),
-        "released_compute_nodes_count": released,
-        "instance_migrations_count": moved,
-    }
 
 
 def _seconds(description: str, default: int) -> dict[str, Any]:
@@ -224,5 +134,5 @@ STRATEGY = Strategy(
     },
     metrics=_queries,
     propose=propose,
-    measure=measure,
+    measure=released_of,
 )

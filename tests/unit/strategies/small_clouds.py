@@ -11,7 +11,7 @@ from vedette.testing.strategy_suite import with_defaults
 
 
 def host(name: str, **more: Any) -> Host:
-    return Host(uuid=f"u-{name}", hostname=name, **{"vcpus": 10, "memory": 10_000, "disk": 1_000, **more})
+    return Host(uuid=f"u-{name}", hostname=name, service_host=name, **{"vcpus": 10, "memory": 10_000, "disk": 1_000, **more})
 
 
 def server(name: str, on: str, **more: Any) -> Server:

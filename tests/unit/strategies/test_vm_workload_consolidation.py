@@ -9,7 +9,8 @@ import pytest
 from vedette.model.advice import Query, Solution
 from vedette.model.snapshot import Host, Server, Snapshot
 from vedette.ports import Done
-from vedette.strategies.vm_workload_consolidation import STRATEGY, measure, propose
+from vedette.strategies._consolidate import released_of
+from vedette.strategies.vm_workload_consolidation import STRATEGY, propose
 from vedette.testing.strategy_suite import with_defaults
 
 CPU, RAM, HOST_CPU, HOST_RAM = (
@@ -135,7 +136,7 @@ def test_it_is_measured_afterwards() -> None:
     off = [host("a", status="disabled"), host("b"), host("c", status="disabled")]
     after = Snapshot(revision=2, hosts=tuple(off), servers=(server("s", "b"), server("t", "c"), server("u", "b")))
     done = [Done("migrate", {}, "SUCCEEDED"), Done("migrate", {}, "FAILED"), Done("nop", {}, "SUCCEEDED")]
-    assert measure(before, after, {}, with_defaults(STRATEGY, {}), done) == {
+    assert released_of(before, after, {}, with_defaults(STRATEGY, {}), done) == {
         "compute_nodes_count": 3,
         "released_compute_nodes_count": 1,
         "instance_migrations_count": 1,
