@@ -560,7 +560,7 @@ async def test_microversions(cloud: FakeCloud, http: Http) -> None:
         found = await http.ask(cloud.block_storage, f"/volumes/{volume}", "demo", version=f"volume {version}")
         assert ("volume_type_id" in found.json["volume"]) == there
     types = (await http.ask(cloud.block_storage, "/types?is_public=None")).json["volume_types"]
-    assert [one["id"] for one in types] == [cloud.block_storage.volumes[volume]["volume_type_id"]]
+    assert cloud.block_storage.volumes[volume]["volume_type_id"] in [one["id"] for one in types]
     assert "locked" not in await shown("2.1")
     assert (await shown("2.90"))["flavor"]["original_name"] == (await shown("latest"))["flavor"]["original_name"]
     assert (await http.ask(cloud.compute, "/servers", version="compute 2.94")).status == 406

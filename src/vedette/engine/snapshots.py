@@ -110,6 +110,9 @@ class _Pool(msgspec.Struct, gc=False):
     max_over_subscription_ratio: Any = None
     reserved_percentage: Any = None
     volume_backend_name: str | None = None
+    availability_zone: str | None = None
+    service_status: str | None = None
+    service_state: str | None = None
 
 
 class _Volume(msgspec.Struct, gc=False):
@@ -315,6 +318,9 @@ class Builder:
                     virtual_free=_gib(row.virtual_free),
                     oversubscription=_gib(row.max_over_subscription_ratio) or 1.0,
                     backend_name=row.volume_backend_name or "",
+                    zone=row.availability_zone or "",
+                    status=row.service_status or "enabled",
+                    state=row.service_state or "up",
                 )
             )
         return tuple(sorted(pools, key=lambda one: one.name))

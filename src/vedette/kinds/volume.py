@@ -33,6 +33,8 @@ FIELDS = {
     ),
     "metadata": Field("object", "Its metadata."),
     "snapshot_id": Field("string", "The snapshot it was made from."),
+    "bootable": Field("string", "`true` or `false`: whether a server can boot from it."),
+    "multiattach": Field("boolean", "Whether several servers may have it."),
     "replication_status": Field("string", "Status of its replication."),
     "created_at": Field("string", "When it was created."),
     "os-vol-host-attr:host": Field("string", "The back end that holds it.", admin=True),

@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 
 from vedette.model.advice import Done, Metrics, Proposed, Solution, Trigger
-from vedette.model.snapshot import Host, Pool, Server, Snapshot, Volume
+from vedette.model.snapshot import Host, Server, Snapshot, Volume
 from vedette.ports import JsonObject, Strategy
 from vedette.strategies._evacuate import Room, called, ended, held, host_named, migration
+from vedette.strategies._storage import free, stuck
 
 _COUNTS = ("live_migrate_instance", "cold_migrate_instance", "volume_migrate", "volume_update")
 
@@ -68,7 +69,7 @@ class _Run:
     def __init__(self, snapshot: Snapshot, parameters: JsonObject) -> None:
         self._snapshot, self._parameters = snapshot, parameters
         self._room = Room(snapshot)
-        self._pool_room = {one.name: _free(one) for one in snapshot.pools}
+        self._pool_room = {one.name: free(one) for one in snapshot.pools}
         self._types = {one.name for one in snapshot.volume_types}
         self._from: dict[str, int] = {}
         """Host or pool → how many leave it."""
@@ -156,7 +157,7 @@ class _Run:
 
     def move_volume(self, volume: Volume) -> None:
         pool, type_ = self._destination(volume)
-        why = self._stuck(volume) or self._homeless(volume, pool, type_)
+        why = stuck(self._snapshot, volume) or self._homeless(volume, pool, type_)
         if why:
             self.notes.append(f"volume {volume.name or volume.uuid} stays in {volume.pool}: {why}")
             return
@@ -196,19 +197,6 @@ class _Run:
         missing = self._room.missing(host, [server])
         return f"host {name} has too little {missing}" if missing else ""
 
-    def _stuck(self, volume: Volume) -> str:
-        if volume.status not in ("available", "in-use"):
-            return f"it is {volume.status}"
-        if volume.snapshots:
-            return f"it has {volume.snapshots} snapshots, and Cinder migrates none that has any"
-        for server in (self._snapshot.server[one] for one in volume.servers if one in self._snapshot.server):
-            why = held(server)
-            if not why and not server.live:
-                why = f"is {server.status}"
-            if why:
-                return f"{called(server)}, which uses it, {why}"
-        return ""
-
     def _homeless(self, volume: Volume, name: str, type_: str) -> str:
         if type_:
             return "" if type_ in self._types else f"there is no volume type {type_}"
@@ -235,13 +223,6 @@ class _Run:
     def _add(self, source: str, action: Proposed) -> None:
         self.actions.append(action)
         self._from[source] = self._from.get(source, 0) + 1
-
-
-def _free(pool: Pool) -> float:
-    """GiB that it takes; what a pool without a known total takes is Cinder's matter."""
-    if pool.total <= 0:
-        return float("inf")
-    return max(pool.free, pool.virtual_free) if pool.oversubscription > 1 else pool.free
 
 
 def _rank(names: Sequence[str] | None) -> Callable[[str], int]:

@@ -1,4 +1,4 @@
-"""A fake OpenStack on 127.0.0.1: Keystone, Neutron, Octavia, Nova, Placement, Glance, Cinder, Heat, each on a port of its own.
+"""A fake OpenStack on 127.0.0.1: Keystone, Neutron, Octavia, Nova, Placement, Glance, Cinder, Heat, Ironic, a port each.
 
     async with FakeCloud(clock) as cloud:
         port = cloud.port()                                  # announced, as Neutron does
@@ -26,6 +26,7 @@ from aiohttp import web
 
 from vedette.kit.clock import Clock
 from vedette.testing.cloud_heat import Heat
+from vedette.testing.cloud_ironic import Ironic
 from vedette.testing.cloud_neutron import Neutron
 from vedette.testing.cloud_nova import TASK_STATE, VM_STATE, Nova, Placement
 from vedette.testing.cloud_octavia import Octavia
@@ -55,6 +56,7 @@ class FakeCloud(House):
         self.image = Glance(self)
         self.block_storage = Cinder(self)
         self.orchestration = Heat(self)
+        self.baremetal = Ironic(self)
         self.services: tuple[Service, ...] = (
             self.network,
             self.load_balancer,
@@ -63,6 +65,7 @@ class FakeCloud(House):
             self.image,
             self.block_storage,
             self.orchestration,
+            self.baremetal,
         )
         self.identity.catalog = self._catalog
         self.identity.around = self._keystone_answers
@@ -143,8 +146,8 @@ class FakeCloud(House):
     def create(self, kind: str, fields: Mapping[str, Any] = {}, *, project: str = "demo", announce: bool = True) -> str:
         """Any object (`port`, `network`, `subnet`, `router`, `floatingip`, `security_group`, `agent`; `loadbalancer`, `listener`,
         `pool`, `member`, `healthmonitor`, `amphora`; `server`, `flavor`, `aggregate`, `service`, `hypervisor`, `server_group`,
-        `keypair`; `image`, `volume`, `snapshot`, `stack`); its id. What isn't given has a sensible value. `project`: name or
-        id."""
+        `keypair`; `image`, `volume`, `snapshot`, `stack`, `node`); its id. What isn't given has a sensible value. `project`: name
+        or id."""
         made = self._service(kind).create(kind, fields, project=self.project_id(project), announce=announce)
         return str(made)
 

@@ -8,6 +8,7 @@ https://docs.openstack.org/api-ref/image/v2/ https://docs.openstack.org/api-ref/
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -219,6 +220,32 @@ class Cinder(Service):
         self.volumes = Rows(project=lambda row: row[TENANT], place=lambda row: row["created_at"], newest_first=True)
         self.snapshots = Rows(project=lambda row: row[OWNER], place=lambda row: row["created_at"], newest_first=True)
         self.rows = {"volume": self.volumes, "snapshot": self.snapshots}
+        self.pools: dict[str, Row] = {"ctl@fake#fake": _pool("fake"), "ctl@slow#slow": _pool("slow")}
+        """Name → capabilities."""
+        self.types: list[Row] = [
+            {"id": TYPE, "name": "fake", "extra_specs": {"volume_backend_name": "fake"}},
+            {"id": SLOW_TYPE, "name": "slow", "extra_specs": {"volume_backend_name": "slow"}},
+        ]
+        self.moves = VolumeMoves(self)
+
+    async def stop(self) -> None:
+        await self.moves.stop()
+        await super().stop()
+
+    def pool_told(self, name: str) -> None:
+        """Its back end tells what it has, as each does now and then."""
+        has = self.pools[name]
+        payload = {
+            "name_to_id": name,
+            "type": "pool",
+            "total": has["total_capacity_gb"],
+            "free": has["free_capacity_gb"],
+            "allocated": has["allocated_capacity_gb"],
+            "provisioned": has["provisioned_capacity_gb"],
+            "virtual_free": has["free_capacity_gb"],
+            "reported_at": self.house.micro(),
+        }
+        self.house.announce("openstack", "capacity.pool", payload, publisher=f"capacity.{name.partition('#')[0]}")
 
     # --- state
 
@@ -333,6 +360,9 @@ class Cinder(Service):
             ("DELETE", r"/(volumes|snapshots)/([^/]+)", self._delete),
             ("GET", r"/os-services", self._services),
             ("GET", r"/types", self._types),
+            ("GET", r"/types/([^/]+)", self._type),
+            ("GET", r"/scheduler-stats/get_pools", self._pools),
+            ("POST", r"/volumes/([^/]+)/action", self._act),
         )
 
     def _malformed(self, ask: Ask) -> Reply:
@@ -397,9 +427,31 @@ class Cinder(Service):
         return Reply(status=202)
 
     def _types(self, ask: Ask) -> Reply:
-        more: Row = {"qos_specs_id": None} if ask.who.admin else {}
-        row: Row = {"id": TYPE, "name": "fake", "is_public": True, "description": None, "extra_specs": {}}
-        return Reply({"volume_types": [row | more | {"os-volume-type-access:is_public": True}]})
+        return Reply({"volume_types": [_type(row, ask.who) for row in self.types]})
+
+    def _type(self, ask: Ask) -> Reply:
+        for row in self.types:
+            if row["id"] == ask.named[0]:
+                return Reply({"volume_type": _type(row, ask.who)})
+        raise Refused(404, f"Volume type {ask.named[0]} could not be found.")
+
+    def _pools(self, ask: Ask) -> Reply:
+        if not ask.who.admin:
+            raise Refused(403, "Policy doesn't allow scheduler_extension:scheduler_stats:get_pools to be performed.")
+        detail = ask.one("detail").lower() in ("1", "true")
+        return Reply({"pools": [{"name": name} | ({"capabilities": has} if detail else {}) for name, has in self.pools.items()]})
+
+    def _act(self, ask: Ask) -> Reply:
+        id_ = ask.named[0]
+        if not self.volumes.seen(id_, ask.who):
+            raise Refused(404, f"Volume {id_} could not be found.")
+        if not isinstance(ask.body, dict) or len(ask.body) != 1:
+            raise Refused(400, "There is no such action")
+        ((action, given),) = ask.body.items()
+        if action == "os-migrate_volume" and not ask.who.admin:
+            raise Refused(403, "Policy doesn't allow volume_extension:volume_admin_actions:migrate_volume to be performed.")
+        self.moves.act(self.volumes.copy(id_), action, given if isinstance(given, dict) else {})
+        return Reply(status=202)
 
     def _services(self, ask: Ask) -> Reply:
         if not ask.who.admin:
@@ -416,13 +468,115 @@ class Cinder(Service):
             common["cluster"] = None
         if ask.microversion >= (3, 49):
             volume["backend_state"] = "up"
-        volume |= {"binary": "cinder-volume", "host": "ctl@fake"} | common
-        return Reply({"services": [volume, {"binary": "cinder-scheduler", "host": "ctl"} | common]})
+        hosts = sorted({name.partition("#")[0] for name in self.pools})
+        volumes = [volume | {"binary": "cinder-volume", "host": host} | common for host in hosts]
+        services = [*volumes, {"binary": "cinder-scheduler", "host": "ctl"} | common]
+        wanted = ask.one("binary")
+        return Reply({"services": [one for one in services if wanted in ("", one["binary"])]})
+
+
+_MOVING = "os-vol-mig-status-attr:migstat"
+
+
+class VolumeMoves:
+    """What Cinder does with volumes when it is asked to: migrations and retypes, in its own time. What fails leaves the volume
+    where it was."""
+
+    def __init__(self, cinder: Cinder) -> None:
+        self._cinder = cinder
+        self.seconds = 0.0
+        """Of the cloud's clock, for each thing that is done."""
+        self.fails: set[str] = set()
+        """Volumes whose next move fails."""
+        self.asked: list[tuple[str, str]] = []
+        """(action, volume), of all that was taken."""
+        self._working: set[asyncio.Task[None]] = set()
+
+    async def stop(self) -> None:
+        for task in self._working:
+            task.cancel()
+        await asyncio.gather(*self._working, return_exceptions=True)
+
+    def act(self, row: Row, action: str, given: Row) -> None:
+        """Raises Refused."""
+        if row["status"] not in ("available", "in-use") or row[_MOVING] in ("starting", "migrating"):
+            raise Refused(400, f"Volume {row['id']} status must be available or in-use, and it must not be migrating.")
+        if action == "os-migrate_volume":
+            self._migrate(row, given)
+        elif action == "os-retype":
+            self._retype(row, given)
+        else:
+            raise Refused(400, f"There is no such action: {action}")
+        self.asked.append((action, row["id"]))
+
+    def _migrate(self, row: Row, given: Row) -> None:
+        target = given.get("host")
+        if target not in self._cinder.pools:
+            raise Refused(404, f"Service {target} could not be found.")
+        if target == row[POOL]:
+            raise Refused(400, "Invalid host: destination is the same as the present host.")
+        if any(one["volume_id"] == row["id"] for one in map(self._cinder.snapshots.copy, self._cinder.snapshots)):
+            raise Refused(400, f"Volume {row['id']} must not have snapshots.")
+        self._begin(row["id"], {_MOVING: "starting", "migration_status": "starting"}, {POOL: target})
+
+    def _retype(self, row: Row, given: Row) -> None:
+        wanted = next((one for one in self._cinder.types if given.get("new_type") in (one["id"], one["name"])), None)
+        if wanted is None:
+            raise Refused(404, f"Volume type {given.get('new_type')} could not be found.")
+        after: Row = {"volume_type": wanted["name"], "volume_type_id": wanted["id"]}
+        back_end = wanted["extra_specs"].get("volume_backend_name")
+        pools = [name for name, has in self._cinder.pools.items() if back_end in (None, has["volume_backend_name"])]
+        if pools and row[POOL] not in pools:
+            after[POOL] = pools[0]
+        self._begin(row["id"], {"status": "retyping"}, after | {"status": row["status"]})
+
+    def _begin(self, id_: str, now: Row, after: Row) -> None:
+        before = self._cinder.volumes.copy(id_)
+        self._cinder.change("volume", id_, now, announce=False)
+        task = asyncio.get_running_loop().create_task(self._done(id_, before, after), name="fake cinder at work")
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+
+    async def _done(self, id_: str, before: Row, after: Row) -> None:
+        await self._cinder.house.clock.sleep(self.seconds)
+        if id_ not in self._cinder.volumes:
+            return
+        failed = id_ in self.fails
+        self.fails.discard(id_)
+        end = "error" if failed else "success"
+        moved: Row = {_MOVING: end, "migration_status": end} if POOL in after else {}
+        kept = {"status": before["status"]}
+        self._cinder.change("volume", id_, moved | (kept if failed else after), announce=not failed)
+
+
+def _pool(back_end: str) -> Row:
+    return {
+        "volume_backend_name": back_end,
+        "total_capacity_gb": 1000.0,
+        "free_capacity_gb": 900.0,
+        "allocated_capacity_gb": 100,
+        "provisioned_capacity_gb": 100.0,
+        "max_over_subscription_ratio": "20.0",
+        "reserved_percentage": 0,
+        "storage_protocol": "fake",
+        "vendor_name": "Open Source",
+        "driver_version": "1.0.0",
+        "location_info": "",
+        "timestamp": "2026-11-20T15:42:14.000000",
+    }
+
+
+def _type(row: Row, who: Who) -> Row:
+    more: Row = {"is_public": True, "description": None, "os-volume-type-access:is_public": True}
+    private: Row = {"qos_specs_id": None} if who.admin else {"extra_specs": {}}
+    return row | more | private
 
 
 TENANT = "os-vol-tenant-attr:tenant_id"
 TYPE = "ca617801-bbd7-49cb-a323-6300b1bd3efa"
 """The id of its volume type."""
+SLOW_TYPE = "0e8a3a5f-0d3c-4a58-9a55-3a1f7b0e4c11"
+POOL = "os-vol-host-attr:host"
 OWNER = "os-extended-snapshot-attributes:project_id"
 _CINDER_ADMIN = frozenset({"os-vol-host-attr:host", "migration_status", "provider_id", "cluster_name"}) | {
     f"os-vol-mig-status-attr:{name}" for name in ("migstat", "name_id")

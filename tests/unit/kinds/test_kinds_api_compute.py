@@ -66,7 +66,11 @@ API_ONLY: dict[str, dict[str, str]] = {
         "zone": "notifications leave it empty",
     },
     "ServerGroup": {"members": "a server that is deleted leaves its group silently"},
-    "Volume": {"status": "an extension that fails ends silently"},
+    "Volume": {
+        "status": "an extension that fails ends silently",
+        "bootable": "not in Cinder's notifications",
+        "multiattach": "not in Cinder's notifications",
+    },
     "Image": dict.fromkeys(("os_hash_algo", "os_hash_value", "os_hidden"), "not in Glance's notifications"),
     "User": dict.fromkeys(("name", "description", "domain_id", "default_project_id", "enabled"), "only ids are announced"),
     "Project": dict.fromkeys(

@@ -28,6 +28,7 @@ EXPECTED = {
     ),
     *("securitygroup", "volume", "snapshot", "image", "stack", "flavor", "aggregate", "servergroup", "computeservice"),
     *("hypervisor", "project", "user", "keypair", "alarm", "resource", "handler", "deadletter", "resourceprovider"),
+    *("storagepool", "volumetype", "baremetalnode"),
     *("goal", "strategy", "scoringengine", "audittemplate", "audit", "actionplan", "action"),
 }
 
