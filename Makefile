@@ -51,12 +51,12 @@ check: $(VENV)/.dev ## Style, types, import contracts, documents
 	$(SAY) 'documents'
 	@$(VENV)/bin/python -m pytest tests/docs
 
-bench: $(VENV)/.dev build/oslo/.made ## What it costs and carries, each figure beside its floor and a peer
+bench: $(VENV)/.dev build/peers/.made ## What it costs and carries, each figure beside its floor and a peer
 	@scripts/install-packages $(BENCH_PACKAGES)
 	$(SAY) 'bench/matching.py'
 	@$(VENV)/bin/python bench/matching.py
 	$(SAY) 'bench/ingest.py'
-	@$(VENV)/bin/python bench/ingest.py --oslo=build/oslo/bin/python
+	@$(VENV)/bin/python bench/ingest.py --oslo=build/peers/bin/python
 	$(SAY) 'bench/fanout.py'
 	@$(VENV)/bin/python bench/fanout.py
 	$(SAY) 'bench/latency.py'
@@ -73,6 +73,8 @@ bench: $(VENV)/.dev build/oslo/.made ## What it costs and carries, each figure b
 	@$(VENV)/bin/python bench/dispatch.py
 	$(SAY) 'bench/audits.py'
 	@$(VENV)/bin/python bench/audits.py
+	$(SAY) 'bench/strategies.py'
+	@$(VENV)/bin/python bench/strategies.py --watcher=build/peers/bin/python
 	$(SAY) 'bench/big_log.py'
 	@$(VENV)/bin/python bench/big_log.py
 
@@ -99,11 +101,11 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	@$(PIP) install --quiet -r requirements-dev.txt
 	@touch $@
 
-# The peer of bench/ingest.py.
-build/oslo/.made: requirements-bench.txt
-	$(SAY) 'build/oslo: oslo.messaging'
-	@PACKAGES='$(VENV_PACKAGES)' scripts/make-venv '$(PYTHON)' build/oslo
-	@build/oslo/bin/python -m pip --disable-pip-version-check --no-input install --quiet -r requirements-bench.txt
+# The peers of bench/ingest.py and bench/strategies.py.
+build/peers/.made: requirements-bench.txt
+	$(SAY) 'build/peers: oslo.messaging, python-watcher'
+	@PACKAGES='$(VENV_PACKAGES)' scripts/make-venv '$(PYTHON)' build/peers
+	@build/peers/bin/python -m pip --disable-pip-version-check --no-input install --quiet -r requirements-bench.txt
 	@touch $@
 
 packages:
