@@ -238,6 +238,15 @@ class OpenStackCloud:
             query = following
         raise CloudUnavailable(f"the list of {key} that {service} gives has more than {self._limits.pages} pages")
 
+    async def query(self, service: str, path: str, body: JsonObject, params: Params = ()) -> Any:
+        raw = self._well(
+            service, path, await self._try(service, path, lambda sdk, job: sdk.query(job, service, path, params, body))
+        )
+        try:
+            return msgspec.json.decode(raw.body)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            raise CloudUnavailable(f"{service}'s answer is no JSON: is {raw.url} really its address?", delay=30) from None
+
     async def send(
         self,
         method: str,
@@ -496,12 +505,13 @@ def service_words(body: bytes) -> str:
 
 
 def _message(value: Any, depth: int) -> str:
-    """`{"NeutronError": {"message": …}}`, `{"title": …, "error": {…}}`, `{"faultstring": …}`, `{"errors": [{"detail": …}]}`."""
+    """`{"NeutronError": {"message": …}}`, `{"title": …, "error": {…}}`, `{"faultstring": …}`, `{"errors": [{"detail": …}]}`,
+    `{"title": …, "description": {"cause": …}}`."""
     if isinstance(value, list):
         value = value[0] if value else None
     if not isinstance(value, dict) or not depth:
         return ""
-    for name in ("message", "faultstring", "detail"):
+    for name in ("message", "faultstring", "detail", "cause", "description"):
         if isinstance(value.get(name), str) and value[name]:
             return str(value[name])
     inner = next(filter(None, (_message(one, depth - 1) for one in value.values())), "")

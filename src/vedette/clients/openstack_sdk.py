@@ -14,7 +14,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
@@ -46,6 +46,9 @@ CHUNK = 65_536
 VERSIONED = frozenset(("block-storage", "compute", "identity", "image", "load-balancer", "network", "orchestration"))
 """Services whose root has a version in its path. keystoneauth takes what the catalog says where it finds no versions (the service
 is down), and then a right path under a wrong root is answered with 404, as if the object were gone."""
+
+ROOTED: Mapping[str, str] = {"alarming": "v2", "metric": "v1"}
+"""Services that openstacksdk has no versions of: catalogs have their roots, and this is the version that is asked."""
 
 REQUEST_ID = "X-Openstack-Request-Id"
 """In a request: what the service is to know it by, in its log and its notifications (oslo.middleware, global request ids)."""
@@ -162,6 +165,10 @@ class Sdk:
     def get(self, job: Job, service: str, path: str, params: Sequence[tuple[str, str]], microversion: str) -> Raw | str:
         """The answer, or a text that says why there was none. Raises NoService, Unauthenticated."""
         return self._answer(job, service, lambda: self._response("GET", service, path, params, microversion))
+
+    def query(self, job: Job, service: str, path: str, params: Sequence[tuple[str, str]], body: dict[str, Any]) -> Raw | str:
+        """The same for a question that is a POST."""
+        return self._answer(job, service, lambda: self._response("POST", service, path, params, "", body))
 
     def send(
         self,
@@ -322,6 +329,9 @@ class Sdk:
             return adapter
         self._check_catalog(service)
         # A connection of its own (it opens nothing, and costs a millisecond): it would keep the endpoint of its first look.
+        if service in ROOTED:
+            adapter = self._adapters[service] = self._rooted(service)
+            return adapter
         region = cloud_region.from_session(
             self._session, name=self._name, region_name=self._region or None, interface=self._interface, app_name="vedette"
         )
@@ -333,6 +343,13 @@ class Sdk:
             raise _Unversioned
         self._adapters[service] = adapter
         return adapter
+
+    def _rooted(self, service: str) -> Any:
+        """For a service that openstacksdk knows no more of than its name, if that: the version is ours to add."""
+        catalog = self._access().service_catalog
+        url = catalog.url_for(service_type=service, interface=self._interface, region_name=self._region or None)
+        root = _VERSION.sub("", url.rstrip("/")).rstrip("/")
+        return Adapter(self._session, service_type=service, endpoint_override=f"{root}/{ROOTED[service]}")
 
     def _check_catalog(self, service: str) -> None:
         """Raises NoService, also where it is not clear which region is meant: another's objects would look like ours."""

@@ -1,4 +1,4 @@
-"""A fake OpenStack on 127.0.0.1: Keystone, Neutron, Octavia, Nova, Placement, Glance, Cinder, Heat, Ironic, a port each.
+"""A fake OpenStack on 127.0.0.1: Keystone, Neutron, Octavia, Nova, Placement, Glance, Cinder, Heat and more, a port each.
 
     async with FakeCloud(clock) as cloud:
         port = cloud.port()                                  # announced, as Neutron does
@@ -25,6 +25,7 @@ from typing import Any
 from aiohttp import web
 
 from vedette.kit.clock import Clock
+from vedette.testing.cloud_gnocchi import Gnocchi
 from vedette.testing.cloud_heat import Heat
 from vedette.testing.cloud_ironic import Ironic
 from vedette.testing.cloud_neutron import Neutron
@@ -57,6 +58,7 @@ class FakeCloud(House):
         self.block_storage = Cinder(self)
         self.orchestration = Heat(self)
         self.baremetal = Ironic(self)
+        self.metric = Gnocchi(self)
         self.services: tuple[Service, ...] = (
             self.network,
             self.load_balancer,
@@ -66,6 +68,7 @@ class FakeCloud(House):
             self.block_storage,
             self.orchestration,
             self.baremetal,
+            self.metric,
         )
         self.identity.catalog = self._catalog
         self.identity.around = self._keystone_answers
