@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vedette.kit.units import LARGEST, LONGEST, parse_duration, parse_size, show_duration, show_size
@@ -86,6 +86,7 @@ def test_a_shown_duration_reads_back(seconds: float) -> None:
     assert parse_duration(show_duration(seconds)) == seconds
 
 
+@example(1_051_188_097_508_211_712)
 @given(st.integers(0, LARGEST) | st.integers(0, 2000).map(lambda n: n * 2**30))
 def test_a_shown_size_reads_back(size: int) -> None:
     assert parse_size(show_size(size)) == size

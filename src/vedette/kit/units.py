@@ -81,6 +81,7 @@ def show_duration(seconds: float) -> str | float:
 def show_size(size: int) -> str | int:
     """`20GiB`, `256KiB`, or a plain number of bytes where that is not even. `parse_size` takes it back."""
     for power, letter in reversed(tuple(enumerate("KMGTP", start=1))):
-        if size and size % 1024**power == 0:
+        # (No longer number is read back.)
+        if size and size % 1024**power == 0 and size // 1024**power < 10**15:
             return f"{size // 1024**power}{letter}iB"
     return size
