@@ -61,7 +61,8 @@ def _changes(snapshot: Snapshot, metrics: Metrics, parameters: JsonObject) -> di
     found: dict[str, tuple[float, float]] = {}
     for server in snapshot.servers:
         now, together = known(last, server.uuid), known(both, server.uuid)
-        if now is not None and together is not None:
+        # Both spans have to be of the same points: where they are not, the span before may come out below 0, which is no data.
+        if now is not None and together is not None and 2 * together >= now:
             found[server.uuid] = (now, 2 * together - now)
     return found
 

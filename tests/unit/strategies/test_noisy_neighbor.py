@@ -89,6 +89,13 @@ def test_without_data_nobody_is_called_anything() -> None:
     assert moves(propose(Snapshot(revision=1), {}, with_defaults(STRATEGY, {}), ())) == []
 
 
+def test_a_period_before_that_comes_out_below_0_is_no_data() -> None:
+    servers = (matters("db", "a", 1), matters("batch", "a", 9))
+    assert moves(of({"db": LOST, "batch": (100.0, 0.0)}, *servers)) == ["batch:a>b"]
+    solution = of({"db": LOST, "batch": (100.0, -40.0)}, *servers)
+    assert (moves(solution), solution.notes) == ([], ("1 servers take no part: no data of their cache",))
+
+
 def test_hosts_that_are_off_take_no_part() -> None:
     servers = (matters("db", "a", 1), matters("batch", "a", 9))
     cache = {"db": LOST, "batch": GAINED}
