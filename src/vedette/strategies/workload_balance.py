@@ -12,7 +12,7 @@ from vedette.model.advice import MetricName, Metrics, Query, Solution, Trigger
 from vedette.model.snapshot import Host, Server, Snapshot
 from vedette.ports import Done, JsonObject, Strategy
 from vedette.strategies._evacuate import Room, called, ended, migration
-from vedette.strategies._measured import deviation, known, number, running
+from vedette.strategies._measured import deviation, first_that_takes, known, number, running
 
 LEAST = 1e-9
 """A move that makes the variance smaller by less makes it none."""
@@ -95,19 +95,22 @@ def _move(snapshot: Snapshot, loads: _Loads, parameters: JsonObject, notes: list
     room = Room(snapshot)
     # The variance is squares / count - (total / count)²: what a move changes in it is known without looking at all hosts again.
     count, total = len(loads.hosts), sum(loads.share.values())
+    places = [(host, loads.share[host.hostname], _all_of(host, metric)) for host in below]
     for host in above:
         too_much = loads.share[host.hostname] * _all_of(host, metric) - mean
         candidates = [one for one in running(snapshot, host, notes) if 0 < loads.of.get(one.uuid, 0.0) <= too_much]
         for server in sorted(candidates, key=lambda one: (-loads.of[one.uuid], one.uuid)):
-            for target in below:
-                more = loads.of[server.uuid] / _all_of(target, metric)
-                if loads.share[target.hostname] + more >= limit or not room.takes(target, server):
-                    continue
-                less = loads.of[server.uuid] / _all_of(host, metric)
-                a, b = loads.share[host.hostname], loads.share[target.hostname]
-                squares = (a - less) ** 2 + (b + more) ** 2 - a * a - b * b
-                if squares * count < (total - less + more) ** 2 - total**2 - LEAST:
-                    return server, host, target
+            load, a = loads.of[server.uuid], loads.share[host.hostname]
+            less = load / _all_of(host, metric)
+            evener = (
+                target
+                for target, b, capacity in places
+                if b + (more := load / capacity) < limit
+                and ((a - less) ** 2 + (b + more) ** 2 - a * a - b * b) * count < (total - less + more) ** 2 - total**2 - LEAST
+            )
+            target = first_that_takes(evener, server, room)
+            if target is not None:
+                return server, host, target
     notes.append("nothing that could be moved makes the load more even: the threshold stays exceeded")
     return None
 
