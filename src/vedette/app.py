@@ -43,6 +43,7 @@ from vedette.config import SourceConfig as SourceSettings
 from vedette.config import Window as WindowSettings
 from vedette.engine import catalogue, conditions, windows
 from vedette.engine.advising import Advising
+from vedette.engine.alarms import Alarms
 from vedette.engine.applier import Applier, ApplierSettings
 from vedette.engine.audit_rules import RuleHandler
 from vedette.engine.audits import Audits, AuditSettings
@@ -122,6 +123,7 @@ class Service:
         """Of audits and plans, where there are `audits`."""
         self.audits: Audits | None = None
         self.applier: Applier | None = None
+        self.alarms: Alarms | None = None
         self._advising: list[Advising] = []
         self._meters: list[Meter] = []
         self._handlers: list[Handler] = []
@@ -225,6 +227,8 @@ class Service:
             await catalogue.sync(self.records, plugins.strategies(), plugins.scoring_engines())
             self._spawn("applier", partial(keep_running, "applier", self.applier.run))
             self._spawn("audits", partial(keep_running, "audits", self.audits.run))
+        if self.alarms is not None:
+            self._spawn("alarms", partial(keep_running, "alarms", self.alarms.run))
         await self._listen(needs, authenticator)
         for source in sources:
             work = partial(source.run, ingest.offer)
@@ -412,9 +416,12 @@ class Service:
                 usual=usual,
                 special={one.name: _audit_settings(one, usual) for one in settings.each},
                 runs=settings.runs,
+                remember_alarms=settings.alarm_interval > 0,
             ),
         )
         await audits.load()
+        if settings.alarm_interval > 0:
+            self.alarms = Alarms(store, cloud, audits.trigger, clock, telemetry, interval=settings.alarm_interval)
         zones = Zones(store, source)
         await zones.load()
         applier = self.applier = Applier(

@@ -63,8 +63,8 @@ class Cloud(Protocol):
         """The list under `key`, page by page, to its end. An error means that it isn't complete."""
         ...
 
-    async def query(self, service: str, path: str, body: JsonObject, params: Params = ()) -> Any:
-        """A question that a service takes as a POST: asked again like a `get`, since it changes nothing. The answer as it is, a
+    async def query(self, service: str, path: str, body: JsonObject | None = None, params: Params = ()) -> Any:
+        """A question, as a POST where it has a body: asked again like a `get`, since it changes nothing. The answer as it is, a
         list for one."""
         ...
 

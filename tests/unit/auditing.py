@@ -120,7 +120,7 @@ class Place:
         self.asked = list(asked) or [Asked()]
         self.strategies = {one.strategy.name: one.strategy for one in self.asked}
         self.meters = meters
-        self.settings = Settings(source=CLOUD, usual=AuditSettings(**settings), runs=runs)
+        self.settings = Settings(source=CLOUD, usual=AuditSettings(**settings), runs=runs, remember_alarms=True)
         self.records: Records
         self.audits: Audits
         self.inside: Inside

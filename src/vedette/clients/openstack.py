@@ -238,7 +238,7 @@ class OpenStackCloud:
             query = following
         raise CloudUnavailable(f"the list of {key} that {service} gives has more than {self._limits.pages} pages")
 
-    async def query(self, service: str, path: str, body: JsonObject, params: Params = ()) -> Any:
+    async def query(self, service: str, path: str, body: JsonObject | None = None, params: Params = ()) -> Any:
         raw = self._well(
             service, path, await self._try(service, path, lambda sdk, job: sdk.query(job, service, path, params, body))
         )

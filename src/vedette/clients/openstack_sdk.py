@@ -166,9 +166,12 @@ class Sdk:
         """The answer, or a text that says why there was none. Raises NoService, Unauthenticated."""
         return self._answer(job, service, lambda: self._response("GET", service, path, params, microversion))
 
-    def query(self, job: Job, service: str, path: str, params: Sequence[tuple[str, str]], body: dict[str, Any]) -> Raw | str:
-        """The same for a question that is a POST."""
-        return self._answer(job, service, lambda: self._response("POST", service, path, params, "", body))
+    def query(
+        self, job: Job, service: str, path: str, params: Sequence[tuple[str, str]], body: dict[str, Any] | None
+    ) -> Raw | str:
+        """The same for a question that is a POST where it has a body."""
+        method = "GET" if body is None else "POST"
+        return self._answer(job, service, lambda: self._response(method, service, path, params, "", body))
 
     def send(
         self,

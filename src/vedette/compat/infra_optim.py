@@ -14,7 +14,6 @@ import msgspec
 from aiohttp import web
 
 from vedette.api.server import IDENTITY, Face
-from vedette.compat import _optim_alarm as alarms
 from vedette.compat._optim_audits import audit_of, changed, template_changed, template_of
 from vedette.compat._optim_http import (
     Item,
@@ -33,6 +32,8 @@ from vedette.engine.records import Records
 from vedette.errors import BadRequest, Conflict, Forbidden, NotAcceptable, NotFound
 from vedette.kit.clock import Clock
 from vedette.model.advice import Trigger
+from vedette.model.alarmed import LARGEST as LARGEST_ALARM
+from vedette.model.alarmed import trigger_of
 from vedette.model.audit import (
     AUDIT_DELETABLE,
     PLAN_BY_USER,
@@ -439,13 +440,13 @@ class _Api:
         ident = request.match_info["ident"]
         if self._needs.enable_webhooks_auth:
             self._allowed(request, "webhook:trigger", SERVICE_ROLES)
-        if (request.content_length or 0) > alarms.LARGEST:
-            raise web.HTTPRequestEntityTooLarge(alarms.LARGEST, request.content_length or 0)
+        if (request.content_length or 0) > LARGEST_ALARM:
+            raise web.HTTPRequestEntityTooLarge(LARGEST_ALARM, request.content_length or 0)
         body = await request.read()
-        if len(body) > alarms.LARGEST:
-            raise web.HTTPRequestEntityTooLarge(alarms.LARGEST, len(body))
+        if len(body) > LARGEST_ALARM:
+            raise web.HTTPRequestEntityTooLarge(LARGEST_ALARM, len(body))
         audit: Audit = self._found(AUDITS, ident)
-        await self._needs.trigger(audit.uuid, alarms.trigger_of(body, self._needs.clock.now_us()))
+        await self._needs.trigger(audit.uuid, trigger_of(body, self._needs.clock.now_us()))
         return empty(request, 202)
 
     # --- who may -----------------------------------------------------------------------------------------------------------

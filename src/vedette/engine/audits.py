@@ -87,6 +87,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Of some audits, by name or uuid."""
     runs: int = 2
     """Audits that run at one time."""
+    remember_alarms: bool = False
+    """Keep what webhooks tell of alarms, for engine/alarms.py."""
 
     def of(self, audit: Audit) -> AuditSettings:
         return self.special.get(audit.name) or self.special.get(audit.uuid) or self.usual
@@ -115,7 +117,7 @@ class Audits:
         self._meters = meters
         self._clock = clock
         self.settings = settings
-        self._triggers = Triggers(store, clock)
+        self._triggers = Triggers(store, clock, remember_alarms=settings.remember_alarms)
         self._wake = asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
         """Audit → its run."""
@@ -169,8 +171,8 @@ class Audits:
         finally:
             await cancel(woken, slept)
 
-    async def trigger(self, ident: str, trigger: Trigger, *, key: str = "") -> None:
-        """Returns when the trigger is durable: a run that begins after it will know of it.
+    async def trigger(self, ident: str, trigger: Trigger, *, key: str = "", work: Sequence[Work] = ()) -> None:
+        """Returns when the trigger is durable, and `work` with it: a run that begins after it will know of it.
 
         Raises NotFound; BadRequest (no EVENT audit, or in a state in which it can't be triggered: Watcher's words); TooBusy
         (`on_busy: queue`, and the queue is full); StoreUnavailable."""
@@ -190,7 +192,7 @@ class Audits:
             if waiting is not None and waiting.count >= keep:
                 self._accepted.labels(audit.name, "refused").inc()
                 raise TooBusy(f"{keep} triggers of audit {audit.name} wait already", delay=10.0)
-        await self._triggers.add(audit, trigger, keep=keep, key=key)
+        await self._triggers.add(audit, trigger, keep=keep, key=key, work=work)
         self._accepted.labels(audit.name, "accepted").inc()
         self._wake.set()
 

@@ -7,9 +7,11 @@ its run has begun. Of very many for one run only the first are rows: the others 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import msgspec
 
+from vedette.engine.alarms import remembered
 from vedette.engine.records import OWNER
 from vedette.kit.clock import Clock
 from vedette.model.advice import Trigger
@@ -66,11 +68,13 @@ class Waiting:
 class Triggers:
     """All that wait. `load` first."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, *, remember_alarms: bool = False) -> None:
+        """`remember_alarms`: somebody compares alarms (engine/alarms.py), and what a webhook told is kept for that."""
         self._store = store
         self._clock = clock
         self._waiting: dict[str, Waiting] = {}
         self._last = 0
+        self._remember_alarms = remember_alarms
 
     async def load(self) -> dict[str, Taken]:
         """What waits; and the runs that were under way, by their audits."""
@@ -88,9 +92,11 @@ class Triggers:
         """None: nothing waits."""
         return self._waiting.get(audit)
 
-    async def add(self, audit: Audit, trigger: Trigger, *, keep: int = MOST_KEPT, key: str = "") -> None:
-        """Returns when it is durable. `key`: an idempotency key; the same one that still waits is not counted again. `keep`:
-        rows at a time; what comes beyond is covered by the run that those wait for. Raises StoreUnavailable."""
+    async def add(
+        self, audit: Audit, trigger: Trigger, *, keep: int = MOST_KEPT, key: str = "", work: Sequence[Work] = ()
+    ) -> None:
+        """Returns when it is durable, and `work` with it. `key`: an idempotency key; the same one that still waits is not counted
+        again. `keep`: rows at a time; what comes beyond is covered by the run that those wait for. Raises StoreUnavailable."""
         now = self._last = max(self._clock.now_us(), self._last + 1)
         there = self._waiting.get(audit.uuid)
         row = f"{audit.uuid}/{key or f'{now:020d}'}"
@@ -109,11 +115,12 @@ class Triggers:
             event_type=TRIGGER_EVENT,
             sent_at=now,
             payload=msgspec.Raw(msgspec.json.encode(payload)),
-            origin="vedette",
+            origin="reconcile" if trigger.cause == "reconcile" else "vedette",
         )
+        also = [*work, *(remembered(trigger) if self._remember_alarms else ())]
         waits = PutState(OWNER, WAITING, row, msgspec.json.encode(trigger), due=now)
         full = there is not None and there.full(keep)
-        revision = (await self._store.append([NewEntry(notice)], work=[] if full else [waits]))[0] or 0
+        revision = (await self._store.append([NewEntry(notice)], work=also if full else [waits, *also]))[0] or 0
         if full:
             there = self._waiting.get(audit.uuid)
             if there is not None and there.full(keep):

@@ -63,7 +63,8 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
 
     at: int
     """UTC microseconds."""
-    cause: Literal["webhook", "rule", "user"] = "webhook"
+    cause: Literal["webhook", "rule", "user", "reconcile"] = "webhook"
+    """`reconcile`: an alarm whose webhook never came."""
     rule: str = ""
     """The rule's name."""
     alarm: Any = None

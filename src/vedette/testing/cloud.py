@@ -25,6 +25,7 @@ from typing import Any
 from aiohttp import web
 
 from vedette.kit.clock import Clock
+from vedette.testing.cloud_aodh import Aodh
 from vedette.testing.cloud_gnocchi import Gnocchi
 from vedette.testing.cloud_heat import Heat
 from vedette.testing.cloud_ironic import Ironic
@@ -59,6 +60,7 @@ class FakeCloud(House):
         self.orchestration = Heat(self)
         self.baremetal = Ironic(self)
         self.metric = Gnocchi(self)
+        self.alarming = Aodh(self)
         self.services: tuple[Service, ...] = (
             self.network,
             self.load_balancer,
@@ -69,6 +71,7 @@ class FakeCloud(House):
             self.orchestration,
             self.baremetal,
             self.metric,
+            self.alarming,
         )
         self.identity.catalog = self._catalog
         self.identity.around = self._keystone_answers
