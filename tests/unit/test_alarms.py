@@ -12,7 +12,7 @@ from auditing import Place
 
 from vedette.clients.keystone import credentials
 from vedette.clients.openstack import OpenStackCloud
-from vedette.engine.alarms import GRACE, Alarms, _all, ident_of
+from vedette.engine.alarms import GRACE, Alarms, _all, equalities, ident_of
 from vedette.errors import CloudUnavailable, Forbidden, NoService, StoreUnavailable
 from vedette.kit.clock import SystemClock, rfc3339_us
 from vedette.kit.tasks import cancel
@@ -30,15 +30,19 @@ class Aodh:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.alarms: dict[str, dict[str, Any]] = {}
+        self.reasons = 0
         self.trouble: Exception | None = None
 
     def set(self, id_: str, state: str, *, actions: Sequence[str] = (HOOK,), **more: Any) -> None:
-        """As of now."""
+        """As of now: for a reason of its own. Like Aodh's evaluator, which leaves `state_timestamp` as it was made with."""
+        self.reasons += 1
+        now = rfc3339_us(self.place.clock.now_us())[:-1]
         self.alarms[id_] = {
             **{"alarm_id": id_, "name": f"the alarm {id_}", "type": "gnocchi_resources_threshold", "severity": "low"},
             **{"ok_actions": [], "insufficient_data_actions": [], "alarm_actions": list(actions)},
             **{"gnocchi_resources_threshold_rule": {"resource_id": "h1", "metric": "cpu"}},
-            **{"state": state, "state_timestamp": rfc3339_us(self.place.clock.now_us())[:-1], "state_reason": "so it is", **more},
+            **{"state": state, "state_timestamp": self.alarms.get(id_, {}).get("state_timestamp", now)},
+            **{"state_reason": f"most recent: {self.reasons}", **more},
         }
 
     async def query(self, service: str, path: str, body: Any = None, params: Any = ()) -> Any:
@@ -60,15 +64,20 @@ class World:
         return Alarms(place.store, lambda: cloud, place.audits.trigger, place.clock, Telemetry(), interval=INTERVAL)
 
     async def later(self, seconds: float = INTERVAL) -> int:
-        """How many transitions a look finds then."""
+        """How many transitions were missed, as looks find then and when the grace is over."""
+        return await self.look(seconds) + await self.look(GRACE)
+
+    async def look(self, seconds: float) -> int:
         self.place.clock.tick(seconds)
         found = await self.alarms.look()
         await self.place.rest()
         return found
 
-    async def webhook(self, id_: str, state: str = "alarm") -> None:
-        body = {"alarm_id": id_, "current": state, "previous": "ok"}
-        await self.place.audits.trigger("a", Trigger(at=self.place.clock.now_us(), alarm=body))
+    async def webhook(self, id_: str, state: str = "alarm", *, previous: str = "ok", audit: str = "a", **more: Any) -> None:
+        """As Aodh sends it, with the reason that it has for the alarm's state."""
+        reason = self.aodh.alarms.get(id_, {}).get("state_reason")
+        body = {"alarm_id": id_, "current": state, "previous": previous, "reason": reason, **more}
+        await self.place.audits.trigger(audit, Trigger(at=self.place.clock.now_us(), alarm=body))
         await self.place.rest()
 
     @property
@@ -133,18 +142,105 @@ async def test_one_whose_webhook_came_does_not() -> None:
 async def test_a_webhook_may_still_be_on_its_way() -> None:
     async with world() as one:
         one.aodh.set("x", "ok")
-        await one.later()
-        one.place.clock.tick(INTERVAL)
-        one.aodh.set("x", "alarm")
-        assert await one.later(GRACE - 1) == 0
-        await one.webhook("x")
-        assert (await one.later(), one.runs) == (0, 1)
-        one.aodh.set("x", "ok")
         one.aodh.set("y", "ok")
         await one.later()
+        one.aodh.set("x", "alarm")
         one.aodh.set("y", "alarm")
-        assert await one.later(GRACE - 1) == 0
-        assert (await one.later(), one.runs) == (1, 2), "but not for ever"
+        assert await one.look(1) == 0
+        await one.webhook("x")
+        assert await one.look(GRACE - 1) == 0
+        assert (await one.look(1), one.runs) == (1, 2), "but not for ever"
+        assert (await one.later(), one.runs) == (0, 2)
+
+
+async def test_one_that_left_its_state_and_came_back_is_another_transition() -> None:
+    async with world() as one:
+        one.aodh.set("x", "ok")
+        await one.later()
+        one.aodh.set("x", "alarm")
+        await one.webhook("x")
+        assert await one.later() == 0
+        one.aodh.set("x", "ok")
+        one.aodh.set("x", "alarm")
+        assert (await one.later(), one.runs) == (1, 2)
+        one.aodh.set("x", "ok")
+        one.aodh.set("x", "alarm")
+        await one.webhook("x")
+        assert (await one.later(), one.runs) == (0, 3)
+
+
+async def test_repeated_actions_are_no_transitions() -> None:
+    """Each has a reason of its own, and Aodh's list keeps the transition's."""
+    async with world() as one:
+        one.aodh.set("x", "ok")
+        await one.later()
+        one.aodh.set("x", "alarm")
+        await one.webhook("x")
+        await one.webhook("x", previous="alarm", reason="Remaining as alarm")
+        assert (await one.later(), one.runs) == (0, 2)
+        assert (await one.later(), one.runs) == (0, 2)
+        one.aodh.set("x", "ok")
+        one.aodh.set("x", "alarm")
+        assert (await one.later(), one.runs) == (1, 3), "the reason was learned meanwhile"
+
+
+async def test_each_event_of_an_alarm_of_events_counts() -> None:
+    """It stays in the state alarm, and its reason names the event."""
+    data = {"type": "event", "event": {}}
+    async with world() as one:
+        one.aodh.set("x", "alarm", type="event", repeat_actions=True)
+        await one.later()
+        one.aodh.set("x", "alarm", type="event", repeat_actions=True)
+        await one.webhook("x", previous="alarm", reason_data=data)
+        assert (await one.later(), one.runs) == (0, 1)
+        one.aodh.set("x", "alarm", type="event", repeat_actions=True)
+        assert (await one.later(), one.runs) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"state_reason": "Manually set via API"},
+        {"state_reason": "Not evaluated yet"},
+        {"enabled": False},
+    ],
+)
+async def test_what_aodh_posts_nothing_of_is_no_news(more: dict[str, Any]) -> None:
+    async with world() as one:
+        one.aodh.set("x", "ok")
+        await one.later()
+        one.aodh.set("x", "alarm", **more)
+        assert await one.later() == 0
+        assert (await one.later(), one.runs) == (0, 0)
+
+
+async def test_an_alarm_that_is_made_and_not_evaluated_is_no_news() -> None:
+    async with world() as one:
+        await one.later()
+        one.aodh.set("x", "insufficient data", insufficient_data_actions=[HOOK], state_reason="Not evaluated yet")
+        one.aodh.set("of an older Aodh", "insufficient data", insufficient_data_actions=[HOOK], state_reason=None)
+        assert (await one.later(), one.runs) == (0, 0)
+        one.aodh.set("of an older Aodh", "alarm", state_reason=None)
+        assert (await one.later(), one.runs) == (1, 1)
+
+
+async def test_an_alarm_that_names_an_audit_only_now_is_no_news() -> None:
+    async with world() as one:
+        one.aodh.set("x", "alarm", actions=[])
+        await one.later()
+        one.aodh.alarms["x"]["alarm_actions"] = [HOOK]
+        assert (await one.later(), one.runs) == (0, 0)
+
+
+async def test_a_new_one_is_not_forgotten_by_a_restart_within_the_grace() -> None:
+    async with world() as one:
+        await one.later()
+        one.aodh.set("x", "alarm")
+        assert await one.look(INTERVAL) == 0
+        one.alarms = one.fresh()
+        assert await one.look(INTERVAL) == 0
+        assert (await one.look(GRACE), one.runs) == (1, 1)
+        assert (await one.later(), one.runs) == (0, 1)
 
 
 async def test_what_was_there_before_us_is_no_news_and_what_came_since_is() -> None:
@@ -194,6 +290,62 @@ async def test_two_audits_of_one_alarm() -> None:
         one.aodh.set("x", "alarm", actions=[HOOK, HOOK.replace("/a", "/b")])
         assert await one.later() == 1
         assert (one.runs, one.place.now(other).runs) == (1, 1)
+
+
+async def test_the_webhook_of_one_of_two_audits_may_be_lost() -> None:
+    both = [HOOK, HOOK.replace("/a", "/b")]
+    async with world() as one:
+        other = await one.place.audit(name="b")
+        one.aodh.set("x", "ok", actions=both)
+        await one.later()
+        one.aodh.set("x", "alarm", actions=both)
+        await one.webhook("x", audit="b")
+        assert await one.later() == 1
+        assert (one.runs, one.place.now(other).runs) == (1, 1)
+        one.aodh.set("x", "ok", actions=both)
+        await one.later()
+        one.aodh.set("x", "alarm", actions=both)
+        await one.place.set(other, state="CANCELLED")
+        assert await one.later() == 1
+        assert (one.runs, one.place.now(other).runs) == (2, 1), "that one is refused is nothing to the other"
+
+
+async def test_an_audit_that_is_named_by_its_uuid() -> None:
+    async with world() as one:
+        hook = HOOK.replace("/a", f"/{one.audit.uuid}")
+        one.aodh.set("x", "ok", actions=[hook])
+        await one.later()
+        one.aodh.set("x", "alarm", actions=[hook])
+        await one.webhook("x")
+        assert (await one.later(), one.runs) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("rule", "resources"),
+    [
+        ({"query": '{"=": {"host": "h7"}}'}, {"host": "h7"}),
+        ({"query": '{"and": [{"=": {"host": "h7"}}, {"like": {"name": "%"}}]}'}, {"host": "h7"}),
+        ({"query": [{"field": "traits.host", "op": "eq", "value": "h7"}]}, {"host": "h7"}),
+        ({"query": [{"field": "traits.state", "op": "ne", "value": "active"}]}, {}),
+        ({"query": "no json"}, {}),
+        ({"query": None}, {}),
+        ({"or": [{}]}, {}),
+        (None, {}),
+    ],
+)
+def test_what_a_rule_measures(rule: Any, resources: dict[str, str]) -> None:
+    assert equalities(rule) == resources
+
+
+async def test_a_host_in_a_rules_query_is_known_as_such() -> None:
+    async with world() as one:
+        rule = {"query": '{"=": {"host": "h7"}}', "metric": "cpu"}
+        more = {"type": "gnocchi_aggregation_by_resources_threshold", "gnocchi_aggregation_by_resources_threshold_rule": rule}
+        one.aodh.set("x", "ok", **more)
+        await one.later()
+        one.aodh.set("x", "alarm", **more)
+        assert await one.later() == 1
+        assert one.place.plans(one.audit)[-1].trigger[0]["objects"] == ["h7"]
 
 
 async def test_a_queue_that_is_full_is_tried_again() -> None:

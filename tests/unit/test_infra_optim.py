@@ -458,6 +458,9 @@ async def test_states_of_an_audit(before: str) -> None:
         ([{"op": "replace", "path": "/type", "value": "x"}], "can't be updated"),
         ([{"op": "replace", "path": "/state", "value": None}], "/state can't be updated."),
         ([{"op": "remove", "path": "/state"}], "/state can't be updated."),
+        ([{"op": "remove", "path": "/name"}], "'/name' is a mandatory attribute and can not be removed"),
+        ([{"op": "remove", "path": "/goal"}], "'/goal' is a mandatory attribute and can not be removed"),
+        ([{"op": "replace", "path": "/goal", "value": None}], "'/goal' is a mandatory attribute and can not be removed"),
         ([{"op": "replace", "path": "/status_message", "value": "x"}], "internal attribute"),
         ([{"op": "replace", "path": "/created_at", "value": "x"}], "internal attribute"),
         ([{"op": "add", "path": "/nothing", "value": "x"}], "not allowed"),
@@ -492,11 +495,41 @@ async def test_patches_of_an_audit_that_are_taken() -> None:
                 {"op": "replace", "path": "/name", "value": "b"},
                 {"op": "replace", "path": "/end_time", "value": "2027-01-01T00:00:00"},
                 {"op": "replace", "path": "/auto_trigger", "value": True},
+                {"op": "remove", "path": "/strategy"},
+                {"op": "remove", "path": "/parameters"},
             ],
         )
+        assert (changed["strategy_uuid"], changed["parameters"]) == (None, {})
         assert (changed["interval"], changed["name"], changed["auto_trigger"]) == ("0 * * * *", "b", True)
         assert changed["end_time"] == "2027-01-01T00:00:00+00:00"
         assert changed["updated_at"] is not None
+
+
+async def test_whatever_is_removed_or_replaced_by_something_odd_is_the_callers_fault_at_worst() -> None:
+    """Every attribute that is shown of each resource."""
+    async with placed() as place:
+        template = await place.good("POST", "/v1/audit_templates", {"name": "t", "goal": "dummy", "strategy": "dummy"})
+        await place.audit()
+        plan, step = await place.plan()
+        for at in (
+            "/v1/audits/a",
+            f"/v1/audit_templates/{template['uuid']}",
+            f"/v1/action_plans/{plan.uuid}",
+            f"/v1/actions/{step.uuid}",
+        ):
+            names = {"goal", "strategy", *(await place.good("GET", at))}
+            for name in sorted(names - {"state"}):
+                patches = [{"op": "remove", "path": f"/{name}"}]
+                patches += [
+                    {"op": "replace", "path": f"/{name}", "value": odd} for odd in (None, 5, "x", [], {}, [5], {"x": []}, True)
+                ]
+                for patch in patches:
+                    status, said, _ = await place.ask("PATCH", at, [patch])
+                    assert status < 500, (at, patch, said)
+                    if at == "/v1/audits/a" and name == "name" and status == 200:
+                        await place.good(
+                            "PATCH", f"/v1/audits/{said['name']}", [{"op": "replace", "path": "/name", "value": "a"}]
+                        )
 
 
 # --- lists -----------------------------------------------------------------------------------------------------------------

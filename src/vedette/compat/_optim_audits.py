@@ -196,13 +196,16 @@ def changed(audit: Audit, body: Any, records: Records, version: Version) -> Audi
     document: Item = msgspec.to_builtins(audit)
     document["goal"], document["strategy"] = audit.goal_uuid, audit.strategy_uuid
     after = patched(document, patch)
+    for name in ("name", "goal"):
+        if not after.get(name):
+            raise BadRequest(f"'/{name}' is a mandatory attribute and can not be removed")
     state = after["state"]
     if state != audit.state and state not in AUDIT.get(audit.state, ()):
         raise BadRequest(patch_error(patch, f"State transition not allowed: ({audit.state} -> {state})"))
     if state == "DELETED":
         raise BadRequest(patch_error(patch, "to delete an audit, use DELETE"))
-    goal = _found(records, GoalRecord, str(after.pop("goal") or after["goal_uuid"]), "Goal")
-    strategy_ident = after.pop("strategy")
+    goal = _found(records, GoalRecord, str(after.pop("goal")), "Goal")
+    strategy_ident = after.pop("strategy", None)
     strategy = _found(records, StrategyRecord, str(strategy_ident), "Strategy") if strategy_ident else None
     if strategy is not None and strategy.goal_uuid != goal.uuid:
         raise BadRequest(f"Strategy {strategy.name} does not serve the goal {goal.name}")
@@ -231,8 +234,9 @@ def changed(audit: Audit, body: Any, records: Records, version: Version) -> Audi
     if records.named(Audit, name) not in ("", audit.uuid):
         raise Conflict(f"An audit with UUID or name {name} already exists")
     after["scope"] = normal(after.get("scope") or [])
-    if after.get("parameters") != audit.parameters or (strategy.uuid if strategy else None) != audit.strategy_uuid:
-        if not isinstance(after.get("parameters"), dict):
+    after.setdefault("parameters", {})
+    if after["parameters"] != audit.parameters or (strategy.uuid if strategy else None) != audit.strategy_uuid:
+        if not isinstance(after["parameters"], dict):
             raise BadRequest("Invalid input for field/attribute parameters.")
         if strategy is not None or after["parameters"]:
             after["parameters"] = parameters(strategy, after["parameters"], "parameters")

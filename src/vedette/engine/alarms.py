@@ -3,16 +3,20 @@
 Aodh posts an alarm's transition once, and does not try again. In: its list of alarms (`GET /v2/alarms`). Out: triggers, to
 engine/audits.py, each in one write with what is known of the alarm then, so that a transition counts once whatever dies when.
 
-A transition was missed if an alarm is in a state since a moment for which nothing was told of it, and the actions of that state
-name an audit of ours. It has to be older than `GRACE`: its webhook may be on its way. An alarm that is seen for the first time is
-only remembered, unless it went to its state after our last look: what was there before us is no news.
+A transition was missed if an alarm is in another state than was last told to an audit or seen, or in the same one for another
+reason (it left it and came back), and the actions of that state name the audit. `state_timestamp` tells nothing of it: Aodh's
+evaluator never moves that. What looks missed has to look so for `GRACE`: its webhook may be on its way.
+
+An alarm that is seen for the first time is only remembered, unless it was made after our last look: what was there before us is
+no news. Nor is a state that somebody set by hand, or that an alarm was made with: Aodh posts nothing of those either.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -24,7 +28,8 @@ from vedette.kit.clock import Clock, parse_us
 from vedette.kit.log import kv
 from vedette.kit.telemetry import Telemetry
 from vedette.model.advice import Trigger
-from vedette.model.alarmed import objects_in
+from vedette.model.alarmed import trigger_of
+from vedette.model.audit import Audit
 from vedette.model.delivery import PutState, Work
 from vedette.ports import Cloud, JsonObject, Store
 
@@ -32,26 +37,33 @@ log = logging.getLogger("vedette.engine.alarms")
 
 ALARMING = "alarming"
 SPACE = "alarm"
-"""Of the rows: an alarm's id → `Known`; `LOOKED` → when we looked last."""
+"""Of the rows: `<alarm's id>/<audit, as the action names it>` → `Known`; `LOOKED` → when we looked last."""
 LOOKED = "*"
 GRACE = 60.0
-"""Seconds that a webhook may take, and that Aodh's clock may be ahead of ours."""
+"""Seconds that a webhook may take, and that Aodh's clock may be behind ours."""
 PAGE = 1_000
 MOST = 50_000
 """Alarms that are looked at."""
 FORGET = 86_400.0
 """Seconds after which what was told of an alarm is forgotten that Aodh does not list."""
 
+MOST_CONDITIONS = 100
+"""Of a rule, that are looked at for what it measures."""
+
 _ACTIONS = {"ok": "ok_actions", "alarm": "alarm_actions", "insufficient data": "insufficient_data_actions"}
+_NOT_EVALUATED = ("Not evaluated", "Manually set via API")
+"""How Aodh's reasons begin for states that it posts nothing of."""
 _WEBHOOK = re.compile(r"/v1/webhooks/([^/]+)/?$")
 
 
 class Known(msgspec.Struct, frozen=True):
-    """What was last told of an alarm."""
+    """What was last told or seen of an alarm, for one audit."""
 
     state: str
     at: int
-    """UTC microseconds: when it was told, or since when it is so."""
+    """UTC microseconds."""
+    reason: str = ""
+    """A digest of Aodh's reason for the state; "": not known."""
 
 
 class TriggerAudit(Protocol):
@@ -60,19 +72,27 @@ class TriggerAudit(Protocol):
     def __call__(self, ident: str, trigger: Trigger, *, work: Sequence[Work] = ()) -> Awaitable[None]: ...
 
 
-def remembered(trigger: Trigger) -> list[Work]:
-    """The write that keeps what a webhook told of one of Aodh's alarms; nothing for what is none."""
+def remembered(audit: Audit, trigger: Trigger) -> list[Work]:
+    """The writes that keep what a webhook told of one of Aodh's alarms; none for what is none. Its action may have named the
+    audit either way."""
     alarm = trigger.alarm
     if trigger.cause != "webhook" or not isinstance(alarm, dict):
         return []
-    id_, state = alarm.get("alarm_id"), alarm.get("current")
+    id_, state, data = alarm.get("alarm_id"), alarm.get("current"), alarm.get("reason_data")
     if not isinstance(id_, str) or not 0 < len(id_) <= 255 or state not in _ACTIONS:
         return []
-    return [_put(id_, Known(state, trigger.at))]
+    # A repeated action has a reason of its own, and Aodh keeps that of the transition; of events it keeps each one's.
+    kept = alarm.get("previous") != state or (isinstance(data, dict) and data.get("type") == "event")
+    known = Known(state, trigger.at, _digest(alarm.get("reason")) if kept else "")
+    return [_put(f"{id_}/{ident}", known) for ident in (audit.uuid, audit.name)]
 
 
-def _put(id_: str, known: Known) -> PutState:
-    return PutState(OWNER, SPACE, id_, msgspec.json.encode(known), due=known.at)
+def _put(key: str, known: Known) -> PutState:
+    return PutState(OWNER, SPACE, key, msgspec.json.encode(known), due=known.at)
+
+
+def _digest(reason: Any) -> str:
+    return hashlib.sha256(reason.encode()).hexdigest()[:16] if isinstance(reason, str) and reason else ""
 
 
 class Alarms:
@@ -92,6 +112,9 @@ class Alarms:
         self._store, self._cloud, self._trigger, self._clock, self._interval = store, cloud, trigger, clock, interval
         self.trouble = ""
         """Why the last look failed; "" it did not."""
+        self._suspects: dict[str, tuple[Known, float]] = {}
+        """Row → what it would be, since when (monotonic) a webhook seems to be missing. Lost with the process: then it begins
+        anew."""
         self._missed = telemetry.counter(
             "alarm_transitions_total", "Transitions of Aodh's alarms whose webhook never came, by what became of them.", "outcome"
         ).labels
@@ -99,7 +122,7 @@ class Alarms:
     async def run(self) -> None:
         """Until it is cancelled."""
         while True:
-            await self._clock.sleep(self._interval)
+            await self._clock.sleep(min(self._interval, GRACE) if self._suspects else self._interval)
             await self.look()
 
     async def look(self) -> int:
@@ -120,57 +143,85 @@ class Alarms:
 
     async def _look(self, cloud: Cloud) -> int:
         began = self._clock.now_us()
-        rows = {row.key: row for row in await self._store.state(OWNER, SPACE)}
-        known = {key: msgspec.json.decode(row.value, type=Known) for key, row in rows.items()}
+        # Whole, before the rows are read: a webhook that comes meanwhile is among these.
+        alarms = [alarm async for alarm in _all(cloud)]
+        rows = await self._store.state(OWNER, SPACE)
+        known = {row.key: msgspec.json.decode(row.value, type=Known) for row in rows}
         looked = known.pop(LOOKED, None)
-        missed = 0
         listed: set[str] = set()
         quiet: list[Work] = []
-        async for alarm in _all(cloud):
-            id_, state, since = alarm["alarm_id"], alarm["state"], parse_us(alarm.get("state_timestamp") or "") or began
-            listed.add(id_)
-            if since > began - GRACE * 1_000_000:
-                continue  # its webhook may be on its way
-            told = known.get(id_)
-            if told is not None and told.state == state and since <= told.at + GRACE * 1_000_000:
-                continue
-            now = _put(id_, Known(state, since))
-            old = told is None and (looked is None or since <= looked.at)
-            idents = [] if old else _idents(alarm)
-            if not idents:
-                quiet.append(now)
-            elif await self._missed_one(alarm, told, idents, now):
-                missed += 1
+        suspects: dict[str, tuple[Known, float]] = {}
+        unknown: set[str] = set()
+        """Suspects that were made after our last look: they stay so until it is clear what they are."""
+        missed = 0
+        for alarm in alarms:
+            due: list[tuple[str, Known]] = []
+            told: Known | None = None
+            for ident in _idents(alarm, _ACTIONS):
+                key = f"{alarm['alarm_id']}/{ident}"
+                listed.add(key)
+                now = Known(alarm["state"], began, _digest(_said(alarm)))
+                before = known.get(key)
+                if before is not None and before.state == now.state and (not now.reason or before.reason == now.reason):
+                    continue
+                if not self._posted(alarm, ident, before, looked):
+                    quiet.append(_put(key, now))
+                    continue
+                suspect, since = self._suspects.get(key, (None, 0.0))
+                if suspect is None or (suspect.state, suspect.reason) != (now.state, now.reason):
+                    since = self._clock.monotonic()
+                suspects[key] = (now, since)
+                if before is None:
+                    unknown.add(key)
+                if self._clock.monotonic() - since >= GRACE:
+                    due.append((ident, now))
+                    told = before or told
+            taken = [await self._missed_one(alarm, told, ident, now, suspects) for ident, now in due]
+            missed += any(taken)
+        self._suspects = suspects
         for key, one in known.items():
             if key not in listed and one.at < began - FORGET * 1_000_000:
                 quiet.append(PutState(OWNER, SPACE, key, None))
-        # What is younger than the grace now is looked at next time.
-        quiet.append(_put(LOOKED, Known("ok", began - int(GRACE * 1_000_000))))
+        if unknown.isdisjoint(suspects):
+            quiet.append(_put(LOOKED, Known("ok", began)))
         for start in range(0, len(quiet), 1_000):
             await self._store.append([], work=quiet[start : start + 1_000])
         return missed
 
-    async def _missed_one(self, alarm: JsonObject, told: Known | None, idents: Sequence[str], now: PutState) -> bool:
-        """Trigger each of the audits; whether one was. The last one's write says that the alarm is known."""
-        trigger = _trigger(alarm, told, self._clock.now_us())
-        taken = False
-        for number, ident in enumerate(idents, start=1):
-            work = [now] if number == len(idents) else []
-            about = kv(alarm=alarm["alarm_id"], name=alarm.get("name"), state=alarm["state"], audit=ident)
-            try:
-                await self._trigger(ident, trigger, work=work)
-            except TooBusy as why:
-                log.warning("an alarm's audit can't be triggered now, and will be: %s", why, extra=about)
-                return taken  # the next look finds it again
-            except (BadRequest, NotFound, Refused) as why:
-                self._missed("refused").inc()
-                log.warning("an alarm whose webhook never came would be refused: %s", why, extra=about)
-                await self._store.append([], work=work)
-            else:
-                taken = True
-                self._missed("triggered").inc()
-                log.warning("an alarm's webhook never came: its audit is triggered", extra=about)
-        return taken
+    def _posted(self, alarm: JsonObject, ident: str, before: Known | None, looked: Known | None) -> bool:
+        """Whether Aodh will have called this audit for the state in which the alarm is, other than `before`."""
+        state = alarm["state"]
+        if alarm.get("enabled") is False or ident not in _idents(alarm, (state,)) or _said(alarm).startswith(_NOT_EVALUATED):
+            return False
+        if before is not None:
+            # In the same state, and nobody knew for what reason: now we do.
+            return before.state != state or bool(before.reason)
+        # One that was there at the last look has a row, if it named the audit then. What is made since has its time of making.
+        made = parse_us(alarm.get("state_timestamp") or "") or 0
+        return looked is not None and made > looked.at - GRACE * 1_000_000 and state != "insufficient data"
+
+    async def _missed_one(
+        self, alarm: JsonObject, told: Known | None, ident: str, now: Known, suspects: dict[str, tuple[Known, float]]
+    ) -> bool:
+        """Trigger the audit, and know of the alarm in the same write; whether it was."""
+        key = f"{alarm['alarm_id']}/{ident}"
+        work = [_put(key, now)]
+        about = kv(alarm=alarm["alarm_id"], name=alarm.get("name"), state=alarm["state"], audit=ident)
+        try:
+            await self._trigger(ident, _trigger(alarm, told, self._clock.now_us()), work=work)
+        except TooBusy as why:
+            log.warning("an alarm's audit can't be triggered now, and will be: %s", why, extra=about)
+            return False  # the next look finds it again
+        except (BadRequest, NotFound, Refused) as why:
+            self._missed("refused").inc()
+            log.warning("an alarm whose webhook never came would be refused: %s", why, extra=about)
+            await self._store.append([], work=work)
+            suspects.pop(key, None)
+            return False
+        self._missed("triggered").inc()
+        log.warning("an alarm's webhook never came: its audit is triggered", extra=about)
+        suspects.pop(key, None)
+        return True
 
 
 async def _all(cloud: Cloud) -> AsyncIterator[JsonObject]:
@@ -182,6 +233,8 @@ async def _all(cloud: Cloud) -> AsyncIterator[JsonObject]:
         try:
             page = await cloud.query(ALARMING, "/alarms", None, [*params, *everybody])
         except BadRequest:
+            if not everybody:
+                raise
             everybody = []  # an older one shows an admin all of them anyway
             page = await cloud.query(ALARMING, "/alarms", None, params)
         if not isinstance(page, list):
@@ -196,14 +249,24 @@ async def _all(cloud: Cloud) -> AsyncIterator[JsonObject]:
     raise TooBusy(f"Aodh has more than {MOST} alarms")
 
 
-def _idents(alarm: JsonObject) -> list[str]:
-    """Names or uuids of the audits that the actions of its present state name."""
+def _idents(alarm: JsonObject, states: Iterable[str]) -> list[str]:
+    """Names or uuids of the audits that the actions of these states name."""
     found: dict[str, None] = {}
-    actions = alarm.get(_ACTIONS[alarm["state"]])
-    for action in actions if isinstance(actions, list) else ():
-        if isinstance(action, str) and (ident := ident_of(action)):
-            found[ident] = None
+    for state in states:
+        actions = alarm.get(_ACTIONS[state])
+        for action in actions if isinstance(actions, list) else ():
+            if isinstance(action, str) and (ident := ident_of(action)):
+                found[ident] = None
     return list(found)
+
+
+def _said(alarm: JsonObject) -> str:
+    """Aodh's reason for its state, secrets masked as in what webhooks tell; "" from an Aodh that keeps none."""
+    reason = alarm.get("state_reason")
+    if not isinstance(reason, str):
+        return ""
+    alarmed = trigger_of(msgspec.json.encode({"reason": reason}), 0).alarm
+    return str(alarmed["reason"]) if isinstance(alarmed, dict) else ""
 
 
 def ident_of(action: str) -> str:
@@ -218,7 +281,7 @@ def ident_of(action: str) -> str:
     return unquote(match[1]) if match else ""
 
 
-def _trigger(alarm: Mapping[str, Any], told: Known | None, now: int) -> Trigger:
+def _trigger(alarm: JsonObject, told: Known | None, now: int) -> Trigger:
     """As the webhook would have been, as far as Aodh still knows; the rule stands for the measured resource."""
     rule = alarm.get(f"{alarm.get('type')}_rule")
     body = {
@@ -228,6 +291,35 @@ def _trigger(alarm: Mapping[str, Any], told: Known | None, now: int) -> Trigger:
         "previous": None if told is None else told.state,
         "current": alarm["state"],
         "reason": alarm.get("state_reason"),
-        "reason_data": {"type": alarm.get("type"), "rule": rule, "state_timestamp": alarm.get("state_timestamp")},
+        "reason_data": {"type": alarm.get("type"), "rule": rule, "resources": equalities(rule)},
     }
-    return Trigger(at=now, cause="reconcile", alarm=body, objects=objects_in(body))
+    return msgspec.structs.replace(trigger_of(msgspec.json.encode(body), now), cause="reconcile")
+
+
+def equalities(rule: Any) -> dict[str, str]:
+    """What a rule wants to be equal: `{"=": {"host": "h1"}}` in the JSON of Gnocchi's query, `traits.host eq h1` of an event."""
+    query = rule.get("query") if isinstance(rule, dict) else None
+    if isinstance(query, str):
+        try:
+            query = msgspec.json.decode(query)
+        except (msgspec.DecodeError, RecursionError):
+            return {}
+    found: dict[str, str] = {}
+    stack: list[Any] = [query]
+    for _ in range(MOST_CONDITIONS):
+        if not stack:
+            break
+        one = stack.pop()
+        if isinstance(one, list):
+            stack += reversed(one)
+        elif isinstance(one, dict) and "field" in one:
+            field, value = one["field"], one.get("value")
+            if isinstance(field, str) and isinstance(value, str) and one.get("op", "eq") == "eq":
+                found[field.rpartition(".")[2]] = value
+        elif isinstance(one, dict):
+            for operator, operand in one.items():
+                if operator in ("=", "==", "eq") and isinstance(operand, dict):
+                    found |= {str(field): value for field, value in operand.items() if isinstance(value, str)}
+                elif operator in ("and", "or", "\u2227", "\u2228") and isinstance(operand, list):
+                    stack += reversed(operand)
+    return found

@@ -117,7 +117,7 @@ class Triggers:
             payload=msgspec.Raw(msgspec.json.encode(payload)),
             origin="reconcile" if trigger.cause == "reconcile" else "vedette",
         )
-        also = [*work, *(remembered(trigger) if self._remember_alarms else ())]
+        also = [*work, *(remembered(audit, trigger) if self._remember_alarms else ())]
         waits = PutState(OWNER, WAITING, row, msgspec.json.encode(trigger), due=now)
         full = there is not None and there.full(keep)
         revision = (await self._store.append([NewEntry(notice)], work=also if full else [waits, *also]))[0] or 0
