@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -32,6 +32,8 @@ class Aodh:
         self.alarms: dict[str, dict[str, Any]] = {}
         self.reasons = 0
         self.trouble: Exception | None = None
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+        """Once, between the answer's making and its arrival."""
 
     def set(self, id_: str, state: str, *, actions: Sequence[str] = (HOOK,), **more: Any) -> None:
         """As of now: for a reason of its own. Like Aodh's evaluator, which leaves `state_timestamp` as it was made with."""
@@ -49,7 +51,11 @@ class Aodh:
         assert (service, path) == ("alarming", "/alarms")
         if self.trouble is not None:
             raise self.trouble
-        return [self.alarms[id_] for id_ in sorted(self.alarms)]
+        answer = [self.alarms[id_] for id_ in sorted(self.alarms)]
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            await meanwhile()
+        return answer
 
 
 class World:
@@ -270,11 +276,12 @@ async def test_only_the_actions_of_its_state_count() -> None:
 async def test_an_audit_that_can_not_be_triggered_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     async with world() as one:
         await one.place.set(one.audit, state="CANCELLED")
+        nobody = ["https://vedette/infra-optim/v1/webhooks/no%20such"]
         one.aodh.set("x", "ok")
-        one.aodh.set("y", "ok")
+        one.aodh.set("y", "ok", actions=nobody)
         await one.later()
         one.aodh.set("x", "alarm")
-        one.aodh.set("y", "alarm", actions=["https://vedette/infra-optim/v1/webhooks/no%20such"])
+        one.aodh.set("y", "alarm", actions=nobody)
         assert await one.later() == 0
         said = [record.message for record in caplog.records if "would be refused" in record.message]
         assert len(said) == 2
@@ -285,9 +292,10 @@ async def test_an_audit_that_can_not_be_triggered_is_said_once(caplog: pytest.Lo
 async def test_two_audits_of_one_alarm() -> None:
     async with world() as one:
         other = await one.place.audit(name="b")
-        one.aodh.set("x", "ok")
+        both = [HOOK, HOOK.replace("/a", "/b")]
+        one.aodh.set("x", "ok", actions=both)
         await one.later()
-        one.aodh.set("x", "alarm", actions=[HOOK, HOOK.replace("/a", "/b")])
+        one.aodh.set("x", "alarm", actions=both)
         assert await one.later() == 1
         assert (one.runs, one.place.now(other).runs) == (1, 1)
 
@@ -406,14 +414,37 @@ async def test_a_store_that_refuses_the_write_loses_nothing() -> None:
         assert (await one.later(), one.runs) == (1, 1)
 
 
-async def test_what_was_told_of_alarms_that_are_gone_is_forgotten() -> None:
+async def test_what_is_known_of_alarms_that_are_gone_is_forgotten() -> None:
     async with world() as one:
+
+        async def rows() -> set[str]:
+            store = one.place.store
+            return {row.key for space in ("alarm", "alarm-told") for row in await store.state("audits", space)}
+
         await one.webhook("gone")
         one.aodh.set("there", "ok")
+        one.aodh.set("of others", "ok", actions=["https://elsewhere/hook"])
         await one.later()
-        assert {row.key for row in await one.place.store.state("audits", "alarm")} == {"gone", "there", "*"}
+        assert await rows() == {"gone/a", f"gone/{one.audit.uuid}", "there/a", "*"}
         await one.later(2 * 86_400)
-        assert {row.key for row in await one.place.store.state("audits", "alarm")} == {"there", "*"}
+        assert await rows() == {"there/a", "*"}
+
+
+async def test_a_webhook_that_comes_while_the_list_is_read() -> None:
+    """The list is older than it, and does not undo what it told."""
+    async with world() as one:
+        one.aodh.set("x", "alarm")
+        await one.later()
+        one.aodh.set("x", "ok")
+
+        async def meanwhile() -> None:
+            one.place.clock.tick(1)
+            one.aodh.set("x", "alarm")
+            await one.webhook("x")
+
+        one.aodh.meanwhile = meanwhile
+        assert (await one.look(INTERVAL), one.runs) == (0, 1)
+        assert (await one.later(), one.runs) == (0, 1)
 
 
 async def test_it_looks_again_and_again() -> None:

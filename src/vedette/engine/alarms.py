@@ -17,7 +17,7 @@ import hashlib
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -36,9 +36,11 @@ from vedette.ports import Cloud, JsonObject, Store
 log = logging.getLogger("vedette.engine.alarms")
 
 ALARMING = "alarming"
-SPACE = "alarm"
-"""Of the rows: `<alarm's id>/<audit, as the action names it>` → `Known`; `LOOKED` → when we looked last."""
+SEEN, TOLD = "alarm", "alarm-told"
+"""Spaces of the rows `<alarm's id>/<audit, as the action names it>` → `Known`: as Aodh's list had it, and as webhooks told it.
+Two, so that neither writes over what is news to the other."""
 LOOKED = "*"
+"""Among what was seen: when we looked last."""
 GRACE = 60.0
 """Seconds that a webhook may take, and that Aodh's clock may be behind ours."""
 PAGE = 1_000
@@ -84,11 +86,11 @@ def remembered(audit: Audit, trigger: Trigger) -> list[Work]:
     # A repeated action has a reason of its own, and Aodh keeps that of the transition; of events it keeps each one's.
     kept = alarm.get("previous") != state or (isinstance(data, dict) and data.get("type") == "event")
     known = Known(state, trigger.at, _digest(alarm.get("reason")) if kept else "")
-    return [_put(f"{id_}/{ident}", known) for ident in (audit.uuid, audit.name)]
+    return [_put(TOLD, f"{id_}/{ident}", known) for ident in (audit.uuid, audit.name)]
 
 
-def _put(key: str, known: Known) -> PutState:
-    return PutState(OWNER, SPACE, key, msgspec.json.encode(known), due=known.at)
+def _put(space: str, key: str, known: Known) -> PutState:
+    return PutState(OWNER, space, key, msgspec.json.encode(known), due=known.at)
 
 
 def _digest(reason: Any) -> str:
@@ -144,54 +146,57 @@ class Alarms:
     async def _look(self, cloud: Cloud) -> int:
         began = self._clock.now_us()
         # Whole, before the rows are read: a webhook that comes meanwhile is among these.
-        alarms = [alarm async for alarm in _all(cloud)]
-        rows = await self._store.state(OWNER, SPACE)
-        known = {row.key: msgspec.json.decode(row.value, type=Known) for row in rows}
-        looked = known.pop(LOOKED, None)
+        alarms = [alarm async for alarm in _all(cloud) if _idents(alarm, _ACTIONS)]
+        seen, told = await self._known(SEEN), await self._known(TOLD)
+        looked = seen.pop(LOOKED, None)
         listed: set[str] = set()
         quiet: list[Work] = []
         suspects: dict[str, tuple[Known, float]] = {}
         unknown: set[str] = set()
-        """Suspects that were made after our last look: they stay so until it is clear what they are."""
+        """Suspects that were made after our last look: the next one has to find them so, too."""
         missed = 0
         for alarm in alarms:
-            due: list[tuple[str, Known]] = []
-            told: Known | None = None
+            said = _said(alarm)
+            now = Known(alarm["state"], began, _digest(said))
+            took = False
             for ident in _idents(alarm, _ACTIONS):
                 key = f"{alarm['alarm_id']}/{ident}"
                 listed.add(key)
-                now = Known(alarm["state"], began, _digest(_said(alarm)))
-                before = known.get(key)
-                if before is not None and before.state == now.state and (not now.reason or before.reason == now.reason):
-                    continue
-                if not self._posted(alarm, ident, before, looked):
-                    quiet.append(_put(key, now))
+                before = max((one[key] for one in (seen, told) if key in one), key=lambda one: one.at, default=None)
+                if before is not None:
+                    same = before.state == now.state and (not now.reason or before.reason == now.reason)
+                    if same or before.at > began:
+                        continue
+                if not self._posted(alarm, ident, said, before, looked):
+                    quiet.append(_put(SEEN, key, now))
                     continue
                 suspect, since = self._suspects.get(key, (None, 0.0))
                 if suspect is None or (suspect.state, suspect.reason) != (now.state, now.reason):
                     since = self._clock.monotonic()
-                suspects[key] = (now, since)
-                if before is None:
-                    unknown.add(key)
-                if self._clock.monotonic() - since >= GRACE:
-                    due.append((ident, now))
-                    told = before or told
-            taken = [await self._missed_one(alarm, told, ident, now, suspects) for ident, now in due]
-            missed += any(taken)
+                settled = self._clock.monotonic() - since >= GRACE and await self._settle(alarm, before, ident, now)
+                if not settled:
+                    suspects[key] = (now, since)
+                    unknown |= {key} if before is None else set()
+                took = took or settled == "triggered"
+            missed += took
         self._suspects = suspects
-        for key, one in known.items():
-            if key not in listed and one.at < began - FORGET * 1_000_000:
-                quiet.append(PutState(OWNER, SPACE, key, None))
-        if unknown.isdisjoint(suspects):
-            quiet.append(_put(LOOKED, Known("ok", began)))
+        for space, rows in ((SEEN, seen), (TOLD, told)):
+            for key, one in rows.items():
+                if key not in listed and one.at < began - FORGET * 1_000_000:
+                    quiet.append(PutState(OWNER, space, key, None))
+        if not unknown:
+            quiet.append(_put(SEEN, LOOKED, Known("ok", began)))
         for start in range(0, len(quiet), 1_000):
             await self._store.append([], work=quiet[start : start + 1_000])
         return missed
 
-    def _posted(self, alarm: JsonObject, ident: str, before: Known | None, looked: Known | None) -> bool:
+    async def _known(self, space: str) -> dict[str, Known]:
+        return {row.key: msgspec.json.decode(row.value, type=Known) for row in await self._store.state(OWNER, space)}
+
+    def _posted(self, alarm: JsonObject, ident: str, said: str, before: Known | None, looked: Known | None) -> bool:
         """Whether Aodh will have called this audit for the state in which the alarm is, other than `before`."""
         state = alarm["state"]
-        if alarm.get("enabled") is False or ident not in _idents(alarm, (state,)) or _said(alarm).startswith(_NOT_EVALUATED):
+        if alarm.get("enabled") is False or ident not in _idents(alarm, (state,)) or said.startswith(_NOT_EVALUATED):
             return False
         if before is not None:
             # In the same state, and nobody knew for what reason: now we do.
@@ -200,28 +205,25 @@ class Alarms:
         made = parse_us(alarm.get("state_timestamp") or "") or 0
         return looked is not None and made > looked.at - GRACE * 1_000_000 and state != "insufficient data"
 
-    async def _missed_one(
-        self, alarm: JsonObject, told: Known | None, ident: str, now: Known, suspects: dict[str, tuple[Known, float]]
-    ) -> bool:
-        """Trigger the audit, and know of the alarm in the same write; whether it was."""
-        key = f"{alarm['alarm_id']}/{ident}"
-        work = [_put(key, now)]
+    async def _settle(
+        self, alarm: JsonObject, before: Known | None, ident: str, now: Known
+    ) -> Literal["", "triggered", "refused"]:
+        """Trigger the audit, and know of the alarm in the same write. "": it has to be tried again."""
+        work = [_put(SEEN, f"{alarm['alarm_id']}/{ident}", now)]
         about = kv(alarm=alarm["alarm_id"], name=alarm.get("name"), state=alarm["state"], audit=ident)
         try:
-            await self._trigger(ident, _trigger(alarm, told, self._clock.now_us()), work=work)
+            await self._trigger(ident, _trigger(alarm, before, self._clock.now_us()), work=work)
         except TooBusy as why:
             log.warning("an alarm's audit can't be triggered now, and will be: %s", why, extra=about)
-            return False  # the next look finds it again
+            return ""
         except (BadRequest, NotFound, Refused) as why:
             self._missed("refused").inc()
             log.warning("an alarm whose webhook never came would be refused: %s", why, extra=about)
             await self._store.append([], work=work)
-            suspects.pop(key, None)
-            return False
+            return "refused"
         self._missed("triggered").inc()
         log.warning("an alarm's webhook never came: its audit is triggered", extra=about)
-        suspects.pop(key, None)
-        return True
+        return "triggered"
 
 
 async def _all(cloud: Cloud) -> AsyncIterator[JsonObject]:
