@@ -69,6 +69,7 @@ def test_another_process_gives_the_same_answers() -> None:
 # --- the rules themselves --------------------------------------------------------------------------------------------------
 
 A, B, C = (f"{i:08x}-0000-4000-8000-000000000003" for i in range(3))
+V1 = "00000001-0000-4000-8000-000000000004"
 SMALL = Snapshot(
     revision=1,
     hosts=(
@@ -86,7 +87,7 @@ SMALL = Snapshot(
         Pool(name="p1", total=10, free=5, virtual_free=5),
         Pool(name="p2", total=10, free=5, virtual_free=5, backend_name="q"),
     ),
-    volumes=(Volume(uuid="v1", pool="p1", size=5, status="in-use"), Volume(uuid="v2", pool="p1", size=9, status="available")),
+    volumes=(Volume(uuid=V1, pool="p1", size=5, status="in-use"), Volume(uuid="v2", pool="p1", size=9, status="available")),
     volume_types=(VolumeType(name="t", extra_specs={"volume_backend_name": "q"}),),
     machines=(Machine(uuid="m2", hostname="two", power_state="power on"), Machine(uuid="m4", hostname="four", maintenance=True)),
 )
@@ -125,8 +126,8 @@ BREACHES: list[tuple[str, list[Proposed], str]] = [
     ("noisy_neighbor", [Proposed("nop", {"message": "x"}, after=(0,))], "only earlier ones"),
     ("noisy_neighbor", [volume("v9", destination_node="p2")], "no such volume"),
     ("noisy_neighbor", [volume("v2", destination_node="p2")], "the pool has 5 GiB free"),
-    ("noisy_neighbor", [volume("v1", destination_node="p9")], "no such pool"),
-    ("noisy_neighbor", [volume("v1", destination_type="z")], "no such volume type"),
+    ("noisy_neighbor", [volume(V1, destination_node="p9")], "no such pool"),
+    ("noisy_neighbor", [volume(V1, destination_type="z")], "no such volume type"),
     ("noisy_neighbor", [power("m2", "off")], "there are servers on it"),
     ("noisy_neighbor", [power("m4", "on")], "somebody is at work on it"),
     ("server_consolidation", [switched("h3", "enabled"), moved(B, "one", "three")], "on 2 hosts and are on 3"),
@@ -159,7 +160,7 @@ def test_a_rule_that_is_broken_is_named(goal: str, actions: list[Proposed], text
 
 
 def test_a_plan_that_is_right_has_no_faults() -> None:
-    plan = [switched("h3", "enabled"), moved(B, "one", "three"), moved(A, "one"), volume("v1", destination_node="p2")]
+    plan = [switched("h3", "enabled"), moved(B, "one", "three"), moved(A, "one"), volume(V1, destination_node="p2")]
     assert faults(fixed("noisy_neighbor", Solution(actions=tuple(plan))), Case(snapshot=SMALL), ACTIONS) == []
 
 
@@ -197,7 +198,7 @@ def test_what_a_plan_leaves_behind() -> None:
             Proposed("stop", {"resource_id": A}),
             Proposed("resize", {"resource_id": A, "flavor": "s"}),
             switched("h1", "disabled"),
-            volume("v1", destination_type="t"),
+            volume(V1, destination_type="t"),
             power("m2", "off"),
         ],
     )

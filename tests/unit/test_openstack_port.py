@@ -180,7 +180,7 @@ async def test_an_answer_without_an_id_is_the_clouds_fault(fake: FakeCloud, befo
 async def test_where_each_service_is_asked_and_its_microversions(fake: FakeCloud) -> None:
     async with client(fake) as cloud:
         for service in fake.services:
-            if service.type == "placement":
+            if service.type == "placement" or not service.in_catalog:
                 continue
             found = await cloud.endpoint(service.type)
             assert found.url.startswith(service.url)

@@ -348,7 +348,8 @@ async def test_what_keeps_a_listing_from_its_end_is_told(toys: Toys, why: Except
         assert one.report.state == state
         assert one.report.detail
         assert len(await toys.inventory()) == 1
-        assert toys.number("resync_passes_total", source="one", kind="thing", state=state) == 1
+        # A pass that could not be whole may have been tried again by now.
+        assert toys.number("resync_passes_total", source="one", kind="thing", state=state) == toys.cloud.asked["/things"] >= 1
 
 
 async def test_a_log_that_takes_nothing_now_loses_nothing(toys: Toys) -> None:

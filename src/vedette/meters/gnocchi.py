@@ -181,6 +181,8 @@ class _Reading:
             ("start", rfc3339_us(self._at - query.period * 1_000_000)),
             ("stop", rfc3339_us(self._at)),
             ("granularity", str(query.granularity)),
+            # Else it refuses them all as soon as one lacks a point that another has.
+            ("fill", "dropna"),
         ]
         operations: list[Any] = ["metric", *([one, self.how] for one in metrics)]
         async with self._turn:

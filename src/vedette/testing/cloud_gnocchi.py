@@ -8,6 +8,7 @@ https://gnocchi.osci.io/rest.html
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -102,6 +103,10 @@ class Gnocchi(Service):
         if start is None or stop is None:
             raise Refused(400, "Invalid input: start and stop")
         granularity = float(ask.one("granularity"))
+        fill = ask.one("fill")
+        if fill not in ("", "dropna", "null"):
+            raise Refused(400, f"Invalid value for 'fill' : {fill}", more=True)
+        times: set[frozenset[int]] = set()
         measures: dict[str, dict[str, list[list[Any]]]] = {}
         for id_, how in operations[1:]:
             policy = self.policies.get(id_)
@@ -112,11 +117,14 @@ class Gnocchi(Service):
                 raise Refused(404, "Metrics with unknown aggregation", more=True)
             if granularity not in granularities:
                 raise Refused(400, "Metrics can't being aggregated: Granularities are missing")
-            points = self.measures.get((id_, how, granularity), [])
+            points = [(at, value) for at, value in self.measures.get((id_, how, granularity), []) if start <= at < stop]
+            times.add(frozenset(at for at, _ in points))
             # A measure is at the start of its span.
             measures.setdefault(id_, {})[how] = [
-                [rfc3339_us(at), granularity, value] for at, value in points if start <= at < stop
+                [rfc3339_us(at), granularity, value] for at, value in points if fill != "dropna" or not math.isnan(value)
             ]
+        if not fill and (len(times) > 1 or not any(times)):
+            raise Refused(400, "Metrics can't being aggregated: No overlap", more=True)
         return Reply({"measures": measures})
 
 

@@ -131,6 +131,16 @@ async def test_one_that_lacks_what_is_asked_for_costs_the_others_nothing(place: 
     assert "Metrics with unknown aggregation" in str(told.__dict__)
 
 
+async def test_points_that_others_have_cost_no_question(place: Place) -> None:
+    """Without a word on it Gnocchi refuses metrics whose points are not at the same times."""
+    whole = [place.server("memory.resident", 100.0, 200.0) for _ in range(20)]
+    late = [place.server("memory.resident", 100.0) for _ in range(20)]
+    never = place.server("memory.resident")
+    found = await place.meter().read(Query("instance_ram_usage", period=600), [*whole, *late, never], AT)
+    assert found == {one.id: 150.0 for one in whole} | {one.id: 100.0 for one in late}
+    assert place.asked("/aggregates") == 1
+
+
 async def test_if_all_lack_it_the_search_for_who_does_ends(place: Place) -> None:
     servers = [place.server("cpu", 1.0) for _ in range(200)]
     assert await place.meter().read(Query("instance_cpu_usage"), servers, AT) == {}
