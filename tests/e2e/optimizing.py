@@ -17,6 +17,7 @@ from vedette.app import Service
 from vedette.config import SourceConfig, load_text
 from vedette.kit.clock import Clock, SystemClock
 from vedette.kit.telemetry import Telemetry
+from vedette.model.fold import name_of
 from vedette.ports import Source
 from vedette.sources.openstack import OpenStackSource
 from vedette.testing.broker import FakeBroker
@@ -100,6 +101,15 @@ class Place:
     def host_of(self, id_: str) -> str:
         host: str = self.cloud.compute.servers[id_]["OS-EXT-SRV-ATTR:hypervisor_hostname"]
         return host
+
+    async def object(self, plural: str, id_: str) -> Any:
+        """As an admin is served it."""
+        url = f"{self.main_url}/apis/openstack.vedette.dev/v1/{plural}?fieldSelector=metadata.name={name_of(id_)}"
+        headers = {"X-Auth-Token": self.cloud.token("admin")}
+        async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as answer:
+            assert answer.status == 200, await answer.text()
+            (found,) = (await answer.json())["items"]
+        return found
 
     async def resynced(self) -> None:
         """The inventory is what the cloud has."""

@@ -7,7 +7,8 @@ https://docs.openstack.org/api-ref/baremetal/#change-node-power-state
 
 from __future__ import annotations
 
-from vedette.actions._nova import COMPUTE, NAME, SETTLE_SECONDS
+from vedette.actions._nova import COMPUTE, HOST, NAME, SETTLE_SECONDS
+from vedette.actions._nova import MICROVERSION as NOVA
 from vedette.errors import GiveUp, NotFound, Refused
 from vedette.ports import Action, Hands, JsonObject, Ready, Skip, Standing
 
@@ -31,16 +32,14 @@ async def _the_node(hands: Hands, parameters: JsonObject) -> JsonObject:
     return found
 
 
-async def _servers_on(hands: Hands, node: JsonObject) -> int:
-    """Of the hypervisor that it is, which bears its name or its uuid."""
-    names = {node.get("name"), node["uuid"]} - {None}
-    async for page in hands.cloud.pages(COMPUTE, "/os-hypervisors/detail", "hypervisors", microversion="2.53"):
-        for one in page.items:
-            if one["hypervisor_hostname"] in names:
-                params = [("all_tenants", "1"), ("node", one["hypervisor_hostname"]), ("limit", "1")]
-                answer = await hands.cloud.get(COMPUTE, "/servers", params, microversion="2.53")
-                return len(answer.body["servers"])
-    return 0
+async def _has_servers(hands: Hands, node: JsonObject) -> bool:
+    """The hypervisor that it is has any: that bears its name or its uuid. Each server's own word counts, not the filter alone."""
+    for name in sorted({node.get("name"), node["uuid"]} - {None}):
+        params = [("all_tenants", "1"), ("node", name)]
+        async for page in hands.cloud.pages(COMPUTE, "/servers/detail", "servers", params, microversion=NOVA):
+            if any(one.get(HOST) == name for one in page.items):
+                return True
+    return False
 
 
 async def _check(hands: Hands, parameters: JsonObject) -> Ready | Skip:
@@ -58,7 +57,7 @@ async def _check(hands: Hands, parameters: JsonObject) -> Ready | Skip:
 
 async def _empty(hands: Hands, parameters: JsonObject, node: JsonObject) -> None:
     """Raises GiveUp: it would be switched off below servers."""
-    if parameters["state"] == "off" and (node.get("instance_uuid") or await _servers_on(hands, node)):
+    if parameters["state"] == "off" and (node.get("instance_uuid") or await _has_servers(hands, node)):
         raise GiveUp(f"machine {node['uuid']} is not switched off: there are servers on it")
 
 

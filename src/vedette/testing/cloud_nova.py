@@ -99,6 +99,7 @@ _FILTERS = frozenset(
         "status",
         "name",
         "host",
+        "node",
         "flavor",
         "image",
         "project_id",
@@ -532,6 +533,7 @@ class Nova(Service):
         names = {
             "status": "status",
             "host": HOST,
+            "node": "OS-EXT-SRV-ATTR:hypervisor_hostname",
             "project_id": "tenant_id",
             "tenant_id": "tenant_id",
             "user_id": "user_id",
