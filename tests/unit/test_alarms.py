@@ -447,6 +447,17 @@ async def test_a_webhook_that_comes_while_the_list_is_read() -> None:
         assert (await one.later(), one.runs) == (0, 1)
 
 
+async def test_without_aodh_what_webhooks_told_is_forgotten_too() -> None:
+    async with world() as one:
+        one.aodh.trouble = NoService("none")
+        await one.webhook("x")
+        assert await one.later() == 0
+        assert len(await one.place.store.state("audits", "alarm-told")) == 2, "by the audit's uuid and its name"
+        assert await one.later(2 * 86_400) == 0
+        assert await one.place.store.state("audits", "alarm-told") == []
+        assert one.alarms.trouble == ""
+
+
 async def test_it_looks_again_and_again() -> None:
     async with world() as one:
         task = asyncio.create_task(one.alarms.run())

@@ -14,6 +14,7 @@ from vedette.engine.triggers import MOST_KEPT
 from vedette.errors import BadRequest, CloudUnavailable, NotFound, TooBusy
 from vedette.model.advice import Proposed, Query, Solution, Trigger
 from vedette.model.audit import ActionPlan, Audit
+from vedette.model.delivery import PutState
 from vedette.testing.clock import FakeClock
 
 
@@ -461,6 +462,17 @@ async def test_without_a_meter_for_what_is_needed_the_audit_says_which() -> None
         await place.rest()
         assert place.now(audit).state == "FAILED"
         assert "host_power" in (place.now(audit).status_message or "")
+
+
+async def test_a_trigger_that_waits_already_is_not_counted_again_and_what_goes_with_it_is_written() -> None:
+    place = Place()
+    async with place.running():
+        audit = await place.audit()
+        for value in (b"1", b"2"):
+            await place.audits.trigger(audit.uuid, alarm(1), key="same", work=[PutState("test", "space", "row", value)])
+        assert [row.value for row in await place.store.state("test", "space")] == [b"2"]
+        await place.rest()
+        assert (place.now(audit).runs, place.plans(audit)[0].triggers) == (1, 1)
 
 
 async def test_what_a_strategy_can_do_without_is_said_and_no_reason_to_fail() -> None:

@@ -210,6 +210,9 @@ async def test_one_login_and_one_connection_serve_many_requests(rig: Rig) -> Non
         ("block-store", "/v3/abc", "block-storage", "/volumes/detail", "/v3/abc/volumes/detail"),
         ("orchestration", "/v1/abc", "orchestration", "/stacks", "/v1/abc/stacks"),
         ("compute", "/v2.1", "compute", "/servers/detail", "/v2.1/servers/detail"),
+        ("metric", "", "metric", "/capabilities", "/v1/capabilities"),
+        ("metric", "/v1/metric/", "metric", "/capabilities", "/v1/metric/v1/capabilities"),
+        ("alarming", "/v2", "alarming", "/alarms", "/v2/alarms"),
     ],
 )
 async def test_paths_are_under_the_versioned_root(rig: Rig, type_: str, path: str, service: str, asks: str, where: str) -> None:

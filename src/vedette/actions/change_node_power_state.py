@@ -10,6 +10,7 @@ from __future__ import annotations
 from vedette.actions._nova import COMPUTE, HOST, NAME, SETTLE_SECONDS
 from vedette.actions._nova import MICROVERSION as NOVA
 from vedette.errors import GiveUp, NotFound, Refused
+from vedette.model.paths import segment
 from vedette.ports import Action, Hands, JsonObject, Ready, Skip, Standing
 
 BAREMETAL = "baremetal"
@@ -20,7 +21,7 @@ _POWER = {"on": "power on", "off": "power off"}
 async def _node(hands: Hands, id_: str) -> JsonObject | None:
     """None: it is gone."""
     try:
-        return (await hands.cloud.get(BAREMETAL, f"/nodes/{id_}", microversion=MICROVERSION)).body
+        return (await hands.cloud.get(BAREMETAL, f"/nodes/{segment(id_)}", microversion=MICROVERSION)).body
     except NotFound:
         return None
 
@@ -65,7 +66,7 @@ async def _switch(hands: Hands, parameters: JsonObject, wanted: str) -> None:
     """Ask for it, unless it is under way, and wait. Raises GiveUp."""
     found = await _the_node(hands, parameters)
     if found.get("power_state") != wanted and found.get("target_power_state") != wanted:
-        path = f"/nodes/{found['uuid']}/states/power"
+        path = f"/nodes/{segment(found['uuid'])}/states/power"
         try:
             await hands.cloud.send(
                 "PUT", BAREMETAL, path, {"target": wanted}, microversion=MICROVERSION, request_id=hands.request_id

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from vedette.actions._nova import COMPUTE, MICROVERSION, NAME, SETTLE_SECONDS, TASK, UUID, act, server, the_server
 from vedette.errors import GiveUp, NotFound
+from vedette.model.paths import segment
 from vedette.ports import Action, Hands, JsonObject, Ready, Skip, Standing
 
 _POSSIBLE = ("ACTIVE", "SHUTOFF")
@@ -17,7 +18,7 @@ STARTS_SECONDS = 60.0
 async def _flavor(hands: Hands, word: str) -> JsonObject:
     """By its id, or else its name. Raises GiveUp: none, or several of that name."""
     try:
-        answer = await hands.cloud.get(COMPUTE, f"/flavors/{word}", microversion=MICROVERSION)
+        answer = await hands.cloud.get(COMPUTE, f"/flavors/{segment(word)}", microversion=MICROVERSION)
     except NotFound:
         pass
     else:

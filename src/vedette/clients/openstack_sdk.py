@@ -54,6 +54,7 @@ REQUEST_ID = "X-Openstack-Request-Id"
 """In a request: what the service is to know it by, in its log and its notifications (oslo.middleware, global request ids)."""
 
 _VERSION = re.compile(r"/v[0-9]+(\.[0-9]+)?(/|$)")
+_LAST_VERSION = re.compile(r"/v[0-9]+(\.[0-9]+)?$")
 
 
 class Job:
@@ -351,7 +352,7 @@ class Sdk:
         """For a service that openstacksdk knows no more of than its name, if that: the version is ours to add."""
         catalog = self._access().service_catalog
         url = catalog.url_for(service_type=service, interface=self._interface, region_name=self._region or None)
-        root = _VERSION.sub("", url.rstrip("/")).rstrip("/")
+        root = _LAST_VERSION.sub("", url.rstrip("/"))
         return Adapter(self._session, service_type=service, endpoint_override=f"{root}/{ROOTED[service]}")
 
     def _check_catalog(self, service: str) -> None:

@@ -54,6 +54,8 @@ MOST_QUERIES = 50
 SHARE = 0.25
 """Of the time, while a snapshot is built, that its pages are read in: the rest is for who else wants the loop and the store. With
 more, ingest would lose more than a fifth of its speed (bench/audits.py)."""
+LONGEST_REST = 0.2
+"""Seconds between two pages: a slow disk makes a snapshot slow once, not four times."""
 ROW_TIMEOUT = 60.0
 """Seconds for taking a page of rows."""
 
@@ -147,7 +149,7 @@ class Run:
                     after = page.after
                     if after is None:
                         break
-                    await self._clock.sleep((self._clock.monotonic() - begun) * (1 / SHARE - 1))
+                    await self._clock.sleep(min(LONGEST_REST, (self._clock.monotonic() - begun) * (1 / SHARE - 1)))
             for one in pending:
                 await one
         finally:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -132,9 +132,6 @@ class Alarms:
         cloud = self._cloud()
         try:
             found = 0 if cloud is None else await self._look(cloud)
-        except NoService:
-            self.trouble = ""  # a cloud without Aodh
-            return 0
         except VedetteError as why:
             if str(why) != self.trouble:
                 log.warning("alarms can't be compared with what webhooks told: %s", why)
@@ -146,7 +143,11 @@ class Alarms:
     async def _look(self, cloud: Cloud) -> int:
         began = self._clock.now_us()
         # Whole, before the rows are read: a webhook that comes meanwhile is among these.
-        alarms = [alarm async for alarm in _all(cloud) if _idents(alarm, _ACTIONS)]
+        try:
+            alarms = [alarm async for alarm in _all(cloud) if _idents(alarm, _ACTIONS)]
+        except NoService:  # a cloud without Aodh; who calls our webhooks then is not kept for ever either
+            await self._write(self._old(TOLD, await self._known(TOLD), set(), began))
+            return 0
         seen, told = await self._known(SEEN), await self._known(TOLD)
         looked = seen.pop(LOOKED, None)
         listed: set[str] = set()
@@ -180,15 +181,20 @@ class Alarms:
                 took = took or settled == "triggered"
             missed += took
         self._suspects = suspects
-        for space, rows in ((SEEN, seen), (TOLD, told)):
-            for key, one in rows.items():
-                if key not in listed and one.at < began - FORGET * 1_000_000:
-                    quiet.append(PutState(OWNER, space, key, None))
+        quiet += [*self._old(SEEN, seen, listed, began), *self._old(TOLD, told, listed, began)]
         if not unknown:
             quiet.append(_put(SEEN, LOOKED, Known("ok", began)))
-        for start in range(0, len(quiet), 1_000):
-            await self._store.append([], work=quiet[start : start + 1_000])
+        await self._write(quiet)
         return missed
+
+    def _old(self, space: str, rows: Mapping[str, Known], listed: Collection[str], now: int) -> list[Work]:
+        """The writes that forget what was told long ago of alarms that are not listed."""
+        before = now - FORGET * 1_000_000
+        return [PutState(OWNER, space, key, None) for key, one in rows.items() if key not in listed and one.at < before]
+
+    async def _write(self, work: Sequence[Work]) -> None:
+        for start in range(0, len(work), 1_000):
+            await self._store.append([], work=work[start : start + 1_000])
 
     async def _known(self, space: str) -> dict[str, Known]:
         return {row.key: msgspec.json.decode(row.value, type=Known) for row in await self._store.state(OWNER, space)}

@@ -101,6 +101,8 @@ class Triggers:
         there = self._waiting.get(audit.uuid)
         row = f"{audit.uuid}/{key or f'{now:020d}'}"
         if there is not None and any(row == known for known, _ in there.kept):
+            if work:
+                await self._store.append([], work=work)
             return
         payload = {
             "audit": {"uuid": audit.uuid, "name": audit.name},

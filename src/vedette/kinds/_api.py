@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
-from urllib.parse import quote
 
-from vedette.errors import NotFound
 from vedette.kinds._said import second
 from vedette.model.reading import Reading
 from vedette.ports import Answer, JsonObject
@@ -24,13 +22,6 @@ def readings(items: Iterable[Any], as_of: int, show: Show) -> list[Reading]:
 def the(answer: Answer, key: str, show: Show) -> list[Reading]:
     """What an answer about one object says. Nothing, when it shows none: that is odd, and no proof that it is gone."""
     return readings((answer.body.get(key),), answer.as_of, show)
-
-
-def segment(id_: str) -> str:
-    """An id as one segment of a path. Raises NotFound for what can't be one: ids come in notices, and mustn't lead elsewhere."""
-    if id_ in ("", ".", ".."):
-        raise NotFound(f"{id_!r} is no id")
-    return quote(id_, safe="")
 
 
 def in_seconds(fields: dict[str, Any], *names: str) -> None:

@@ -20,10 +20,10 @@ from typing import Any
 from zlib import crc32
 
 from vedette.errors import NotFound
-from vedette.kinds._api import segment
 from vedette.kinds._balance import SERVICE, references, transient
 from vedette.kinds._octavia import HEALTHMONITOR, LISTENER, LOADBALANCER, POOL, members_of
 from vedette.kinds._said import moment
+from vedette.model.paths import segment
 from vedette.model.reading import Reading
 from vedette.ports import Cloud, JsonObject, Scan
 

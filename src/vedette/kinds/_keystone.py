@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 
 from vedette.errors import Forbidden, NotFound, NotUnderstood
-from vedette.kinds._api import readings, segment, the
+from vedette.kinds._api import readings, the
 from vedette.kinds._said import Shape, Verb, decoded
 from vedette.model.notice import Notice
+from vedette.model.paths import segment
 from vedette.model.reading import Reading
 from vedette.ports import Api, Cloud, Field, Items, JsonObject
 

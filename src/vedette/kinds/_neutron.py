@@ -16,9 +16,9 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from vedette.errors import BadRequest, Forbidden, NotFound, NotUnderstood
-from vedette.kinds._api import segment
 from vedette.kinds._said import Shape, Verb, decoded, moment, untyped
 from vedette.model.notice import Notice
+from vedette.model.paths import segment
 from vedette.model.reading import Part, Reading
 from vedette.ports import Api, Cloud, Field, JsonObject, Params, Scan
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from vedette.errors import NotFound
-from vedette.kinds._api import segment
 from vedette.kinds._balance import PROJECT, SERVICE, STATES, TIMES, Balanced
+from vedette.model.paths import segment
 from vedette.model.reading import Reading
 from vedette.ports import Cloud, Field
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import msgspec
 
-from vedette.kinds._api import readings, segment, the
+from vedette.kinds._api import readings, the
 from vedette.kinds._nova import COMPUTE, named
 from vedette.kinds._said import Shape, Verb, decoded
 from vedette.model.notice import Notice
+from vedette.model.paths import segment
 from vedette.model.reading import Part, Reading
 from vedette.ports import Api, Cloud, Column, Field, JsonObject, Kind
 

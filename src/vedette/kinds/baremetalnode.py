@@ -13,9 +13,10 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from vedette.errors import NotUnderstood
-from vedette.kinds._api import in_seconds, readings, segment
+from vedette.kinds._api import in_seconds, readings
 from vedette.kinds._said import Shape, decoded, moment, second
 from vedette.model.notice import Notice
+from vedette.model.paths import segment
 from vedette.model.reading import Reading
 from vedette.ports import Api, Cloud, Column, Field, JsonObject, Kind
 

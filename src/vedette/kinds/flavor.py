@@ -9,10 +9,11 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from vedette.errors import BadRequest, Forbidden, NotFound
-from vedette.kinds._api import readings, segment, the
+from vedette.kinds._api import readings, the
 from vedette.kinds._nova import ADMINS_ONLY, COMPUTE, FLAVORS, flavor_pages, named
 from vedette.kinds._said import Shape, Verb, decoded
 from vedette.model.notice import Notice
+from vedette.model.paths import segment
 from vedette.model.reading import Reading
 from vedette.ports import Api, Cloud, Column, Field, JsonObject, Kind
 

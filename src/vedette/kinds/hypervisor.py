@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
-from vedette.kinds._api import readings, segment, the
+from vedette.kinds._api import readings, the
 from vedette.kinds._nova import COMPUTE
 from vedette.kinds._said import Shape
 from vedette.model.notice import Notice
+from vedette.model.paths import segment
 from vedette.model.reading import Reading
 from vedette.ports import Api, Cloud, Column, Field, JsonObject, Kind, Scan
 

@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 
 from vedette.errors import NotUnderstood
-from vedette.kinds._api import readings, segment
+from vedette.kinds._api import readings
 from vedette.kinds._said import Shape, Verb, moment, untyped
 from vedette.model.notice import Notice
+from vedette.model.paths import segment
 from vedette.model.reading import Reading
 from vedette.ports import Api, Cloud, Column, Field, JsonObject, Kind
 

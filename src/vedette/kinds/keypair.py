@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 
 from vedette.errors import Forbidden, NoService, NotFound, NotUnderstood, TooBusy
-from vedette.kinds._api import segment
 from vedette.kinds._keystone import every_user
 from vedette.kinds._nova import ADMINS_ONLY, COMPUTE
 from vedette.kinds._said import Shape, Verb, decoded
 from vedette.model.notice import Notice
+from vedette.model.paths import segment
 from vedette.model.reading import Reading
 from vedette.ports import Answer, Api, Cloud, Column, Field, JsonObject, Kind
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from vedette.errors import NotFound
-from vedette.kinds._api import segment
 from vedette.kinds._balance import SERVICE, TRANSIENT_FIELDS, proof, references, transient
 from vedette.kinds._balance_scan import SCAN
 from vedette.kinds._octavia import MEMBER, in_pool, members_of
+from vedette.model.paths import segment
 from vedette.model.reading import Reading
 from vedette.ports import Api, Cloud, Column, Kind
 

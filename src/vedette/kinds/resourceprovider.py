@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from vedette.errors import NotFound
-from vedette.kinds._api import segment
 from vedette.model.notice import Notice
+from vedette.model.paths import segment
 from vedette.model.reading import Reading
 from vedette.ports import Api, Cloud, Column, Field, JsonObject, Kind
 

@@ -21,10 +21,11 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from vedette.errors import BadRequest, Forbidden, NotFound
-from vedette.kinds._api import empty_is_none, in_seconds, segment
+from vedette.kinds._api import empty_is_none, in_seconds
 from vedette.kinds._nova import COMPUTE, POWER_STATES, every_flavor, named, status
 from vedette.kinds._said import Shape, decoded, moment, second
 from vedette.model.notice import Notice
+from vedette.model.paths import segment
 from vedette.model.reading import Part, Reading
 from vedette.ports import Api, Cloud, Column, Field, JsonObject, Kind
 

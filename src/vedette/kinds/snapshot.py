@@ -9,10 +9,11 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from vedette.errors import NotUnderstood
-from vedette.kinds._api import in_seconds, readings, segment, the
+from vedette.kinds._api import in_seconds, readings, the
 from vedette.kinds._cinder import ADMINS_ONLY, BLOCK_STORAGE, EVERYBODYS, MICROVERSION, transient
 from vedette.kinds._said import Shape, decoded, moment, second
 from vedette.model.notice import Notice
+from vedette.model.paths import segment
 from vedette.model.reading import Reading
 from vedette.ports import Api, Cloud, Column, Field, JsonObject, Kind
 

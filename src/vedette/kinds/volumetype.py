@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 
-from vedette.kinds._api import readings, segment, the
-from vedette.kinds._cinder import BLOCK_STORAGE
+from vedette.kinds._api import readings, the
+from vedette.kinds._cinder import ADMINS_ONLY, BLOCK_STORAGE
 from vedette.kinds._said import Shape
 from vedette.model.notice import Notice
+from vedette.model.paths import segment
 from vedette.model.reading import Reading
 from vedette.ports import Api, Cloud, Column, Field, JsonObject, Kind
 
@@ -56,7 +57,7 @@ KIND = Kind(
     doc="A Cinder volume type.",
     events=(),
     read=read,
-    api=Api(service=BLOCK_STORAGE, list=list_types, get=get_type),
+    api=Api(service=BLOCK_STORAGE, list=list_types, get=get_type, proof=ADMINS_ONLY),
     fields=FIELDS,
     columns=(Column("Type-Name", ("name",)), Column("Public", ("is_public",), "boolean")),
     audience="admin",

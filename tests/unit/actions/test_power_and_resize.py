@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from acting import Place, action, place
 
-from vedette.errors import GiveUp
+from vedette.errors import CloudUnavailable, GiveUp
 from vedette.ports import JsonObject
 
 POWER, RESIZE = action("change_node_power_state"), action("resize")
@@ -137,6 +137,28 @@ async def test_asking_twice_is_resizing_once() -> None:
         await RESIZE.run(here.hands, sized(id_), found.before)
         assert here.asked("resize", id_) == 1
         assert flavor(here, id_) == "m1.small"
+
+
+@pytest.mark.parametrize("word", ["m1.small/../../os-services", "..", "a b?c#d", "m1.klein-ä"])
+async def test_a_word_is_one_segment_of_a_path(word: str) -> None:
+    """It mustn't lead elsewhere: it is a name that nothing has."""
+    async with place() as here:
+        here.fake.baremetal.in_catalog = True
+        assert await here.refused(RESIZE, sized(here.server(), word)) == f"there is no flavor {word}"
+        if "/" in word:  # for Ironic too, which decodes before it routes, this is a path that it doesn't have
+            with pytest.raises(CloudUnavailable, match="answered 404"):
+                await here.refused(POWER, to(word))
+        else:
+            assert await here.refused(POWER, to(word)) == f"skip: machine {word} is gone"
+        assert here.fake.count("compute", "/os-services") == 0
+
+
+async def test_a_flavor_whose_name_needs_quoting() -> None:
+    async with place() as here:
+        here.fake.create("flavor", {"name": "large / dedicated #1", "ram": 4096}, project="admin")
+        id_ = here.server()
+        await here.all_of(RESIZE, sized(id_, "large / dedicated #1"))
+        assert flavor(here, id_) == "large / dedicated #1"
 
 
 async def test_what_can_not_be_resized_is_said() -> None:
