@@ -7,8 +7,12 @@ no store, no client and no clock: what a strategy answers depends on what was se
 from __future__ import annotations
 
 import logging
+import os
 import resource
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import msgspec
@@ -16,6 +20,7 @@ import msgspec
 from vedette import plugins
 from vedette.engine import planner
 from vedette.engine.data_model import rows
+from vedette.engine.planner import PlannerOptions
 from vedette.engine.scope import narrowed
 from vedette.engine.snapshots import Builder
 from vedette.errors import BadRequest, GiveUp
@@ -47,6 +52,9 @@ LONGEST_NOTE = 400
 PAGE = 40 * 1024
 """Bytes of an answer that is a page, roughly: below what a worker may answer (model/frames.py)."""
 
+NICE = 5
+"""Below the service's own priority: a plan can wait longer than an event or a watcher."""
+
 _question = msgspec.json.Decoder(Question)
 
 
@@ -55,6 +63,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     max_memory: int = 0
     """Bytes that it may have; a strategy that wants more ends with a MemoryError of its own. 0: no limit."""
+    max_cpu: float = 0.0
+    """Seconds of processor time for each proposal; a strategy that wants more is interrupted. 0: no limit."""
+    planner: PlannerOptions = PlannerOptions()
+
+
+class CpuSpent(BaseException):
+    """No `Exception`: a strategy that catches those must not go on."""
 
 
 class Adviser:
@@ -62,8 +77,8 @@ class Adviser:
 
     takes_bytes = True
 
-    def __init__(self, strategies: dict[str, Strategy], actions: dict[str, Action]) -> None:
-        self._strategies, self._kinds = strategies, actions
+    def __init__(self, strategies: dict[str, Strategy], actions: dict[str, Action], options: Options) -> None:
+        self._strategies, self._kinds, self._options = strategies, actions, options
         self._builders: dict[str, Builder] = {}
         self._snapshots: dict[str, Snapshot] = {}
         self._values: dict[Query, dict[str, float]] = {}
@@ -99,7 +114,7 @@ class Adviser:
                     self._model = rows(self._snapshot(asked.slot))
                 return _page(self._model, asked.after)
             case Forget():
-                self.__init__(self._strategies, self._kinds)  # type: ignore[misc]
+                self.__init__(self._strategies, self._kinds, self._options)  # type: ignore[misc]
         return None
 
     def _build(self, asked: Build) -> Built:
@@ -125,10 +140,15 @@ class Adviser:
     def _propose(self, asked: Propose) -> Answered:
         strategy = self._strategy(asked.strategy)
         try:
-            found = strategy.propose(self._snapshot(asked.slot), self._values, asked.parameters, tuple(asked.triggers))
-            self._planned = planner.plan(found.actions, strategy.planner or asked.planner, self._kinds)
+            with cpu_limit(self._options.max_cpu):
+                found = strategy.propose(self._snapshot(asked.slot), self._values, asked.parameters, tuple(asked.triggers))
+                order = strategy.planner or asked.planner
+                self._planned = planner.plan(found.actions, order, self._kinds, self._options.planner)
         except BadRequest as why:
             return Answered(0, {}, [], refused=str(why))
+        except CpuSpent:
+            limit = f"{self._options.max_cpu:g} s"
+            return Answered(0, {}, [], refused=f"the strategy needs more processor time than the {limit} of audits.max_cpu")
         except MemoryError:
             return Answered(0, {}, [], refused="the strategy needs more memory than audits.max_memory allows")
         notes = [note[:LONGEST_NOTE] for note in found.notes[:MOST_NOTES]]
@@ -152,6 +172,29 @@ class Adviser:
         return self._snapshots[slot]
 
 
+@contextmanager
+def cpu_limit(seconds: float) -> Iterator[None]:
+    """Raises CpuSpent in the block once it has used so much processor time (in whole seconds, as setrlimit(2) counts it).
+    Code that stays outside of Python is not interrupted: the service's deadline ends that with the process."""
+    if not seconds:
+        yield
+        return
+
+    def spent(number: int, frame: FrameType | None) -> None:
+        raise CpuSpent
+
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    end = int(used.ru_utime + used.ru_stime + seconds) + 1
+    before = signal.signal(signal.SIGXCPU, spent)
+    try:
+        resource.setrlimit(resource.RLIMIT_CPU, (end if hard == resource.RLIM_INFINITY else min(end, hard), hard))
+        yield
+    finally:
+        signal.signal(signal.SIGXCPU, before)
+        resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
+
+
 def _page(items: Sequence[Any], after: int) -> list[msgspec.Raw]:
     """As many from this place on as fit, at least one."""
     page: list[msgspec.Raw] = []
@@ -170,4 +213,5 @@ def build(options: Options, needs: Any) -> Adviser:
     if options.max_memory:
         # The service kills what grows beyond twice the limit; before that the strategy gets an error that it can tell of.
         resource.setrlimit(resource.RLIMIT_AS, (options.max_memory * 2, options.max_memory * 2))
-    return Adviser(plugins.strategies(), plugins.actions())
+    os.nice(NICE)
+    return Adviser(plugins.strategies(), plugins.actions(), options)

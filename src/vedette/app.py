@@ -53,6 +53,7 @@ from vedette.engine.ingest import Ingest
 from vedette.engine.inventory import StoredObjects
 from vedette.engine.line import Rule, Window
 from vedette.engine.matching import Match
+from vedette.engine.planner import WEIGHTS, PlannerOptions
 from vedette.engine.records import Records
 from vedette.engine.resync import Resync
 from vedette.engine.retention import Keep, Retention
@@ -71,6 +72,7 @@ from vedette.ports import (
     CloudUse,
     Handler,
     HandlerNeeds,
+    JsonObject,
     Meter,
     MeterNeeds,
     Source,
@@ -395,10 +397,9 @@ class Service:
         records = self.records = Records(store, clock, socket.gethostname())
         await records.load()
         withheld = secret_variables(config, os.environ)
+        options = {"max_memory": settings.max_memory, "max_cpu": settings.max_cpu, "planner": _planner_options(settings)}
         for number in range(settings.runs):
-            code = WorkerCode(
-                name=f"strategies-{number + 1}", module="vedette.advice", options={"max_memory": settings.max_memory}
-            )
+            code = WorkerCode(name=f"strategies-{number + 1}", module="vedette.advice", options=options)
             worker = WorkerProcess(code, clock=clock, telemetry=telemetry, max_memory=settings.max_memory, withheld=withheld)
             self._advising.append(Advising(store, worker, strategies, clock, timeout=settings.strategy_timeout))
         usual = _audit_settings(settings, AuditSettings())
@@ -583,6 +584,22 @@ def _audit_settings(given: msgspec.Struct, usual: AuditSettings) -> AuditSetting
     names = (field.name for field in msgspec.structs.fields(AuditSettings))
     said = {name: value for name in names if (value := getattr(given, name, None)) is not None}
     return msgspec.structs.replace(usual, **said)
+
+
+def _planner_options(settings: AuditsConfig) -> JsonObject:
+    """Raises ConfigError."""
+    given = {"weights": settings.weights, "parallelization": settings.parallelization}
+    options: JsonObject = {name: dict(value) for name, value in given.items() if value}
+    for name, value in options.items():
+        unknown = sorted(value.keys() - plugins.actions().keys() - WEIGHTS.keys())
+        if unknown:
+            there = ", ".join(sorted(plugins.actions()))
+            raise ConfigError(f"there is no action {unknown[0]!r}: there are {there}", path=f"audits.{name}")
+    try:
+        PlannerOptions(**options)
+    except ConfigError as why:
+        raise ConfigError(str(why), path="audits.weights") from None
+    return options
 
 
 def _audit_rule(one: AuditRule, audits: Audits) -> Rule:

@@ -365,10 +365,17 @@ class Audits(msgspec.Struct, frozen=True, kw_only=True):
     """The same for triggers that all speak of one host or server."""
     planner: Literal["graph", "weight", "workload_stabilization", "node_resource_consolidation"] = "graph"
     """What puts actions into an order; a strategy may need one of its own. `weight` is Watcher's default."""
+    weights: dict[str, int] = {}
+    """Of the planner `weight`: actions with a higher weight come first, `{nop: 70, migrate: 30}`; no two may have the same, and
+    what isn't named comes last. None: Watcher's own."""
+    parallelization: dict[str, int] = {}
+    """Of the planner `weight`: how many actions of a type run at one time; 1 of what isn't named. None: Watcher's own."""
     runs: int = 2
     """Audits that run at one time, each in a process of its own."""
     strategy_timeout: Seconds = 300.0
     """What a strategy may think."""
+    max_cpu: Seconds = 120.0
+    """The processor time that a strategy may use for one plan; a run that needs more has failed."""
     max_memory: Bytes = 2 * 1024**3
     """What such a process may have."""
     policy: Literal["stop", "continue", "rollback"] = "stop"

@@ -123,19 +123,39 @@ async def test_what_is_refused_has_watchers_words(place: Place) -> None:
     assert "Policy doesn't allow audit:get_all to be performed." in await in_thread(lambda: said(lambda: tenant.audit.list()))
 
 
-async def test_the_command_line(place: Place) -> None:
-    """`watcher`, which comes with the client."""
+@pytest.mark.parametrize("command", [("watcher",), ("openstack", "optimize")])
+async def test_the_command_line(place: Place, command: tuple[str, ...]) -> None:
+    """`watcher`, which comes with the client, and python-openstackclient's `openstack`, whose plugin it is."""
+    program, *before = command
     environ = {"PATH": str(Path(sys.executable).parent), **place.cloud.environ(), "OS_INFRA_OPTIM_API_VERSION": "1.7"}
 
     def run(*arguments: str) -> Any:
-        command = [str(Path(sys.executable).parent / "watcher"), *arguments]
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+        whole = [str(Path(sys.executable).parent / program), *before, *arguments]
+        done = subprocess.run(whole, env=environ, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, (whole, done.stdout, done.stderr)
         return json.loads(done.stdout) if "-f" in arguments else done.stdout
 
-    goals = await in_thread(lambda: run("goal", "list", "-f", "json"))
-    assert "dummy" in {row["Name"] for row in goals}
-    audit = await in_thread(lambda: run("audit", "create", "-g", "dummy", "-t", "EVENT", "--name", "cli", "-f", "json"))
-    assert (audit["Name"], audit["State"]) == ("cli", "PENDING")
-    rows = await in_thread(lambda: run("audit", "list", "-f", "json"))
-    assert [row["Name"] for row in rows] == ["cli"]
+    def reading() -> None:
+        assert "dummy" in {row["Name"] for row in run("goal", "list", "-f", "json")}
+        assert len(run("strategy", "state", "dummy", "-f", "json")) == 4
+        assert "dummy_scorer" in {row["Name"] for row in run("scoringengine", "list", "-f", "json")}
+        assert {row["Status"] for row in run("service", "list", "-f", "json")} == {"ACTIVE"}
+
+    await in_thread(reading)
+    await in_thread(lambda: run("audittemplate", "create", "t1", "dummy", "-s", "dummy"))
+    audit = await in_thread(lambda: run("audit", "create", "-a", "t1", "-t", "ONESHOT", "--name", "cli", "-f", "json"))
+    assert (audit["Name"], audit["Strategy"]) == ("cli", "dummy")
+    await place.audit_in("cli", "SUCCEEDED")
+    (plan,) = await in_thread(lambda: run("actionplan", "list", "--audit", audit["UUID"], "-f", "json"))
+    assert plan["State"] == "RECOMMENDED"
+    await in_thread(lambda: run("actionplan", "start", plan["UUID"]))
+    await place.plan_in(plan["UUID"], "SUCCEEDED")
+
+    def ending() -> None:
+        actions = run("action", "list", "--action-plan", plan["UUID"], "-f", "json")
+        assert {row["State"] for row in actions} == {"SUCCEEDED"}
+        run("actionplan", "delete", plan["UUID"])
+        run("audit", "delete", "cli")
+        assert run("audit", "list", "-f", "json") == []
+
+    await in_thread(ending)

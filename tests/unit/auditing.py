@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from vedette.advice import Adviser
+from vedette.advice import Adviser, Options
 from vedette.engine.advising import Advising
 from vedette.engine.audits import Audits, AuditSettings, Settings
 from vedette.engine.catalogue import id_of, sync
@@ -130,7 +130,7 @@ class Place:
         self.records = Records(self.store, self.clock, "here")
         await self.records.load()
         await sync(self.records, self.strategies)
-        self.inside = Inside(Adviser(self.strategies, {"nop": NOP}))
+        self.inside = Inside(Adviser(self.strategies, {"nop": NOP}, Options()))
         advising = Advising(self.store, self.inside, self.strategies, self.clock, timeout=10)
         audits = self.audits = Audits(
             self.store,
