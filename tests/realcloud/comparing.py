@@ -6,7 +6,7 @@ objects are served. What differs is a `Difference`; announced.py says which of t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Literal, NamedTuple
 
@@ -15,10 +15,11 @@ from vedette_process import ACCOUNT, SOURCE
 
 from vedette.clients.keystone import credentials
 from vedette.clients.openstack import OpenStackCloud
+from vedette.errors import NoService
 from vedette.kit.clock import SystemClock, rfc3339
 from vedette.kit.telemetry import Telemetry
 from vedette.model.fold import NO_PROJECT, fold
-from vedette.model.reading import Key
+from vedette.model.reading import Key, Reading
 from vedette.plugins import kinds
 from vedette.ports import Cloud
 
@@ -65,13 +66,13 @@ async def as_admin() -> AsyncIterator[OpenStackCloud]:
 
 
 async def listed(cloud: Cloud, only: Iterable[str] = ()) -> dict[Name, Listed]:
-    """Everything that the API lists, of these kinds or of all."""
+    """Everything that the API lists, of these kinds or of all whose service there is."""
     found: dict[Name, Listed] = {}
     for kind in KINDS.values():
         if (only and kind.kind not in only) or kind.api is None:
             continue
         async with aclosing(kind.api.list(cloud)) as pages:  # type: ignore[type-var]
-            async for readings in pages:
+            async for readings in _of_a_service(pages):
                 for reading in readings:
                     if reading.kind != kind.kind:
                         continue
@@ -82,6 +83,15 @@ async def listed(cloud: Cloud, only: Iterable[str] = ()) -> dict[Name, Listed]:
                     created = rfc3339(state.created) if reading.created is not None else ""
                     found[kind.kind, reading.id] = Listed({"id": reading.id, **fields}, state.project or NO_PROJECT, created)
     return found
+
+
+async def _of_a_service(pages: AsyncIterator[Sequence[Reading]]) -> AsyncIterator[Sequence[Reading]]:
+    """The cloud has no Ironic."""
+    try:
+        async for readings in pages:
+            yield readings
+    except NoService:
+        return
 
 
 def differences(

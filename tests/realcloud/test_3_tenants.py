@@ -29,7 +29,10 @@ FOLLOWED = (
     "Port", "Network", "Subnet", "Router", "FloatingIP", "SecurityGroup", "Server", "ServerGroup", "Keypair", "Image", "Volume",
     "Snapshot", "LoadBalancer", "Listener", "Pool", "Member", "HealthMonitor", "Stack", "Project", "Flavor",
 )  # fmt: skip
-ADMINS = ("Aggregate", "ComputeService", "Hypervisor", "User")
+ADMINS = (
+    "Action", "ActionPlan", "Aggregate", "Audit", "BaremetalNode", "ComputeService", "Hypervisor", "ResourceProvider",
+    "StoragePool", "User", "VolumeType",
+)  # fmt: skip
 """Kinds that no tenant sees anything of."""
 THEIRS: Mapping[str, tuple[str, str, str]] = {
     "Port": ("network", "/ports", "ports"),
