@@ -36,7 +36,7 @@ from vedette.clients.keystone import Keystone, credentials
 from vedette.clients.tracing import OtlpTracer
 from vedette.compat import infra_optim, weaas
 from vedette.compat.infra_optim import OptimNeeds
-from vedette.config import WINDOW_RULES, AuditRule, Config, HandlerConfig, HookConfig, On, secret_variables
+from vedette.config import WINDOW_RULES, AuditRule, Config, HandlerConfig, HookConfig, MirrorConfig, On, secret_variables
 from vedette.config import Audits as AuditsConfig
 from vedette.config import Keystone as KeystoneSettings
 from vedette.config import SourceConfig as SourceSettings
@@ -53,6 +53,7 @@ from vedette.engine.ingest import Ingest
 from vedette.engine.inventory import StoredObjects
 from vedette.engine.line import Rule, Window
 from vedette.engine.matching import Match
+from vedette.engine.mirroring import Keeper, Mirroring, absent
 from vedette.engine.planner import WEIGHTS, PlannerOptions
 from vedette.engine.records import Records
 from vedette.engine.resync import Resync
@@ -75,6 +76,8 @@ from vedette.ports import (
     JsonObject,
     Meter,
     MeterNeeds,
+    Mirror,
+    MirrorNeeds,
     Source,
     Store,
     Tracer,
@@ -126,6 +129,8 @@ class Service:
         self.audits: Audits | None = None
         self.applier: Applier | None = None
         self.alarms: Alarms | None = None
+        self.mirrors: dict[str, Mirroring] = {}
+        """By name."""
         self._advising: list[Advising] = []
         self._meters: list[Meter] = []
         self._handlers: list[Handler] = []
@@ -186,6 +191,7 @@ class Service:
         rules = [self._rule(one) for one in config.handlers]
         if config.audits is not None:
             rules += await self._optimize(config.audits, store)
+        rules += [await self._mirror(one, store, resync) for one in config.mirrors]
         dispatch = self.dispatch = Dispatch(store, rules, kinds, clock, telemetry, tracer=self._trace())
         verify = Verify(store, ingest.record, kinds, uses, hub.followed, clock, telemetry)
         hub.on_followed.append(verify.followers_changed)
@@ -232,6 +238,8 @@ class Service:
         if self.alarms is not None:
             self._spawn("alarms", partial(keep_running, "alarms", self.alarms.run))
         await self._listen(needs, authenticator)
+        for name, mirroring in self.mirrors.items():
+            self._spawn(f"mirror {name}", partial(keep_running, f"mirror {name}", mirroring.run))
         for source in sources:
             work = partial(source.run, ingest.offer)
             name = f"source {source.name}"
@@ -370,6 +378,70 @@ class Service:
             own_events=one.own_events,
             users=frozenset(one.users) | getattr(handler, "acts_as", frozenset[str]()),
             max_depth=one.max_depth,
+        )
+
+    async def _mirror(self, one: MirrorConfig, store: Store, resync: Resync) -> Rule:
+        """A mirror, built and not yet compared, as the dispatcher takes it. Raises ConfigError."""
+        kinds = {kind.kind: kind for kind in plugins.kinds()}
+        named: list[str] = []
+
+        def source(name: str) -> str:
+            found = name or _default_source(self.config)
+            if found not in {source.name for source in self.config.sources}:
+                raise ConfigError(
+                    f"there is no source {found!r}" if found else "which source? None is the default one", path="source"
+                )
+            named.append(found)
+            return found
+
+        def cloud(name: str) -> Cloud | None:
+            use = self._uses.get(name)
+            return None if use is None else use.cloud
+
+        keeper = Keeper(one.name, store, self.clock)
+        await keeper.load()
+        needs = MirrorNeeds(
+            name=one.name,
+            clock=self.clock,
+            telemetry=self.telemetry,
+            inventory=StoredObjects(store),
+            source=source,
+            cloud=cloud,
+            absent=lambda key: absent(key, store, kinds, cloud(key.source)),
+            keep=keeper.keep,
+            recall=keeper.recall,
+            remember=keeper.remember,
+        )
+        try:
+            mirror: Mirror = plugins.load("mirrors", one.type).build(one.options, needs)
+        except ConfigError as why:
+            raise ConfigError(str(why), path=f"mirrors ({one.name})") from None
+        self._handlers.append(mirror)
+        followed = named[0]
+        concerned = frozenset(kinds[kind].singular for kind in mirror.kinds)
+        self.mirrors[one.name] = Mirroring(
+            one.name,
+            mirror,
+            store,
+            self.clock,
+            self.telemetry,
+            source=followed,
+            every=one.compare,
+            settled=lambda: resync.settled(followed, concerned),
+        )
+        return Rule(
+            name=one.name,
+            use=one.type,
+            handler=mirror,
+            on=(Match(sources=frozenset((followed,)), kinds=tuple(sorted(concerned))),),
+            attempts=one.retry.attempts,
+            first=one.retry.first,
+            most=one.retry.most,
+            deadline=one.retry.deadline,
+            timeout=one.call_timeout,
+            concurrency=one.concurrency,
+            # What our own actions change is to be seen too.
+            own_events=True,
         )
 
     async def _optimize(self, settings: AuditsConfig, store: Store) -> list[Rule]:

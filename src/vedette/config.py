@@ -310,6 +310,25 @@ class MeterConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The `Options` of the type's own file; their keys stand beside the ones above."""
 
 
+class MirrorConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Another system that is kept equal to the cloud. What else can be set depends on its type."""
+
+    name: str
+    """Its name in logs, metrics and dead letters. Its place in the log is kept under this name, like a handler's."""
+    type: str
+    """A file name in `mirrors/`."""
+    compare: Seconds = 150.0
+    """Between two full comparisons; changes are written as they happen."""
+    concurrency: int = 10
+    """Changes that are written at one time; those of one object one after the other."""
+    call_timeout: Seconds = 60.0
+    """What the writes for one change may take; then it is tried again."""
+    retry: Retry = Retry()
+    """When the other system did not take a change."""
+    options: Any = None
+    """The `Options` of the type's own file; their keys stand beside the ones above."""
+
+
 class AuditConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What is different for one audit; what isn't given is as `audits` has it."""
 
@@ -500,6 +519,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Who may send news over HTTP."""
     handlers: tuple[HandlerConfig, ...] = ()
     """What is called for which events."""
+    mirrors: tuple[MirrorConfig, ...] = ()
+    """Other systems that are kept equal to the cloud."""
     audits: Audits | None = None
     """Audits and action plans; none: off."""
     meters: tuple[MeterConfig, ...] = ()
@@ -582,6 +603,7 @@ _PLUGS: dict[Any, tuple[str, str, str]] = {
     SourceConfig: ("sources", "type", "source"),
     HookConfig: ("webhooks", "format", "hook"),
     MeterConfig: ("meters", "type", "meter"),
+    MirrorConfig: ("mirrors", "type", "mirror"),
 }
 """Structs whose further keys are those of a plug: the slot, the key that names it, and what it is called."""
 
@@ -926,6 +948,7 @@ def _check(config: Config, line: Callable[[str], int]) -> None:
     _check_hooks(config, refuse)
     _check_handlers(config, refuse)
     _check_audits(config, refuse)
+    _check_mirrors(config, refuse)
     _check_auth(config, refuse)
     for path, number in (("max_watchers", config.watch.max_watchers), ("max_streams", config.watch.max_streams)):
         if number < 1:
@@ -1038,6 +1061,22 @@ def _check_on(config: Config, several: Sequence[On], window: Window | None, at: 
             _condition(conditions.compile, on.when, f"{at}.on[{index}].when", refuse)
     if window is not None:
         _check_window(window, f"{at}.window", refuse)
+
+
+def _check_mirrors(config: Config, refuse: Callable[[str, str], None]) -> None:
+    seen = {one.name for one in config.handlers}
+    if config.audits is not None:
+        seen |= {rule.name for rule in config.audits.rules}
+    for number, one in enumerate(config.mirrors):
+        at = f"mirrors[{number}]"
+        if not _NAME.fullmatch(one.name):
+            refuse(f"{at}.name", _NAME_WANTED)
+        if one.name in seen:
+            refuse(f"{at}.name", "another mirror, handler or rule has this name")
+        seen.add(one.name)
+        for key, least in (("compare", 1), ("concurrency", 1), ("call_timeout", 1)):
+            if getattr(one, key) < least:
+                refuse(f"{at}.{key}", "must be at least a second" if key != "concurrency" else "must be at least 1")
 
 
 def _check_audits(config: Config, refuse: Callable[[str, str], None]) -> None:

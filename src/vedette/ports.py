@@ -614,6 +614,10 @@ class Inventory(Protocol):
         """Also what was last known of one that is gone, as long as the log has it."""
         ...
 
+    async def all(self, source: str, kind: str) -> Mapping[str, JsonObject]:
+        """Every object of one of OpenStack's kinds, by its id, as admins are served it."""
+        ...
+
 
 class Context(Protocol):
     """What a handler has while it handles one event."""
@@ -694,6 +698,78 @@ class HandlerNeeds(msgspec.Struct, frozen=True, kw_only=True):
     cloud: Callable[[str], Cloud | None]
     """The API of a source, by the source's name; None: it has none."""
     worker: Callable[[WorkerCode], Worker]
+
+
+# --- mirrors ---------------------------------------------------------------------------------------------------------------
+
+
+class Mirrored(msgspec.Struct, frozen=True, kw_only=True):
+    """One object that a mirror keeps elsewhere, as `mirroredobjects` shows it."""
+
+    mirror: str
+    """The mirror's name."""
+    type: str
+    """The other system's word for it: rack, device, template."""
+    target_id: str
+    """Its id there."""
+    kind: str
+    """What it shows: the kind …"""
+    object_id: str
+    """… and the id of the inventory's object."""
+    name: str
+    """What it is called there."""
+    state: str = ""
+    """The status it has there, if any."""
+
+
+class Compared(msgspec.Struct):
+    """What a full comparison did."""
+
+    objects: int = 0
+    """Looked at."""
+    created: int = 0
+    changed: int = 0
+    removed: int = 0
+    kept: int = 0
+    """Not removed, because nobody could confirm that the cloud has them no more."""
+    failed: int = 0
+    """Refused by the other system, each told in the log."""
+
+
+class Mirror(Handler, Protocol):
+    """What a file in `mirrors/` gives by `build(options, needs)`: another system that is kept equal to the inventory.
+
+    As a handler it is given every change of its `kinds`, and makes equal what the change touches, by what the inventory says
+    *then*: an old event does no harm, and twice is as good as once. It may be called before the first comparison is over."""
+
+    kinds: frozenset[str]
+    """The kinds that concern it."""
+
+    async def compare(self) -> Compared:
+        """Read everything there, and make it equal. Raises TargetUnavailable, TryLater."""
+        ...
+
+
+class MirrorNeeds(msgspec.Struct, frozen=True, kw_only=True):
+    """What `build(options, needs)` of a mirror is given. Its module has a struct `Options`."""
+
+    name: str
+    clock: Clock
+    telemetry: Telemetry
+    inventory: Inventory
+    source: Callable[[str], str]
+    """The source that is meant ("": the default one). Raises ConfigError when there is none such."""
+    cloud: Callable[[str], Cloud | None]
+    """The API of a source, by the source's name; None: it has none."""
+    absent: Callable[[Key], Awaitable[bool]]
+    """Whether it is certain that there is no such object: it was announced, or the API says so. Not knowing is False."""
+    keep: Callable[[Sequence[Mirrored], Sequence[Mirrored]], Awaitable[None]]
+    """`keep(there, gone)`: tell the log which objects are mirrored now, and which are no more. What it knows already costs
+    nothing."""
+    recall: Callable[[], Awaitable[Mapping[str, bytes]]]
+    """Everything that was remembered."""
+    remember: Callable[[Mapping[str, bytes | None]], Awaitable[None]]
+    """Some more, durably; None forgets."""
 
 
 # --- meters ----------------------------------------------------------------------------------------------------------------

@@ -46,8 +46,9 @@ class HttpClient:
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
 
-    async def request(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Send as it is given: `url` is percent-encoded already.
+    async def request(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes, again: bool = True) -> Answer:
+        """Send as it is given: `url` is percent-encoded already. `again`: whether it may be made twice, when a kept connection
+        ends just as it is sent; not for what would then be there twice.
 
         Raises TargetUnavailable (no address, no connection, TLS that isn't right, no answer in time), TryLater (an answer that is
         no HTTP, or cut), GiveUp (an address that is none).
@@ -56,6 +57,8 @@ class HttpClient:
             try:
                 return await self._request(method, url, headers, body)
             except aiohttp.ServerDisconnectedError:
+                if not again:
+                    raise
                 # A kept connection that the target closed just now. It is the same delivery, with the same idempotency key.
                 return await self._request(method, url, headers, body)
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from vedette.errors import NotFound
-from vedette.model.reading import Key
-from vedette.ports import EVERYTHING, JsonObject, Store
+from vedette.model.reading import OPENSTACK, Key
+from vedette.ports import EVERYTHING, JsonObject, Selection, Store
+
+PAGE = 500
+"""Objects decoded before somebody else gets a turn."""
 
 
 class StoredObjects:
@@ -31,3 +36,14 @@ class StoredObjects:
             return held.fields
         status = {"id": key.id, **held.fields, **held.admin}
         return {"kind": key.kind, "metadata": {"namespace": held.project, "uid": held.uid}, "status": status}
+
+    async def all(self, source: str, kind: str) -> Mapping[str, JsonObject]:
+        selection = Selection(EVERYTHING, source=source, group=OPENSTACK, kind=kind)
+        found: dict[str, JsonObject] = {}
+        after: tuple[str, str] | None = None
+        while True:
+            page = await self._store.objects(selection, after=after, limit=PAGE)
+            found |= {key.id: msgspec.json.decode(version.admin_form()) for key, version in page.items}
+            after = page.after
+            if after is None:
+                return found

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Literal
 
@@ -169,6 +169,15 @@ class Resync:
         cloud.demands.append(demand)
         cloud.woken.set()
         return demand.done
+
+    def settled(self, source: str, kinds: Collection[str]) -> bool:
+        """Whether each of these kinds was listed since we run, and no pass is under way or about to begin; of a source without an
+        API there is nothing to wait for."""
+        cloud = self._clouds.get(source)
+        if cloud is None:
+            return True
+        listed = all(report.state in FINAL for kind, report in cloud.reports.items() if kind in kinds)
+        return listed and not cloud.running and not cloud.after_gap
 
     def reports(self) -> Sequence[CloudReport]:
         """How it stands with each source that has an API."""

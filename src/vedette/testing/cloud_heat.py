@@ -29,6 +29,10 @@ class Heat(Service):
         self.gone: dict[str, Row] = {}
         """Stacks that were deleted."""
         self.rows = {"stack": self.stacks}
+        self.resources: dict[str, list[Row]] = {}
+        """Stack → its resources."""
+        self.outputs: dict[str, dict[str, Any]] = {}
+        """Stack → what it gives out."""
 
     # --- state
 
@@ -80,6 +84,28 @@ class Heat(Service):
         if announce:
             self._say("delete.start", row | {"stack_status": "DELETE_IN_PROGRESS", "stack_status_reason": "Stack DELETE started"})
             self._say("delete.end", row)
+
+    def add_resource(self, stack: str, type_: str, physical_id: str, *, name: str = "") -> None:
+        """As if Heat had made it. Nothing is announced: Heat says nothing of resources."""
+        every = self.resources.setdefault(stack, [])
+        word = name or f"{type_.rpartition('::')[2].lower()}-{len(every)}"
+        every.append(
+            {
+                "resource_name": word,
+                "logical_resource_id": word,
+                "physical_resource_id": physical_id,
+                "resource_type": type_,
+                "resource_status": "CREATE_COMPLETE",
+                "resource_status_reason": "state changed",
+                "creation_time": self.house.second(),
+                "updated_time": self.house.second(),
+                "required_by": [],
+            }
+        )
+
+    def remove_resource(self, stack: str, physical_id: str) -> None:
+        every = self.resources.get(stack, [])
+        self.resources[stack] = [one for one in every if one["physical_resource_id"] != physical_id]
 
     def _say(self, what: str, row: Row) -> None:
         user = self.house.user_id(row["stack_owner"])
@@ -138,6 +164,7 @@ class Heat(Service):
             ("GET", r"/stacks", self._list),
             ("GET", r"/stacks/([^/]+)", self._find),
             ("GET", r"/stacks/([^/]+)/([^/]+)", self._show),
+            ("GET", r"/stacks/([^/]+)/([^/]+)/resources", self._resources),
             ("DELETE", r"/stacks/([^/]+)/([^/]+)", self._delete),
         )
 
@@ -231,9 +258,25 @@ class Heat(Service):
             "disable_rollback": True,
             "timeout_mins": None,
             "tags": row["tags"] or [],
-            "outputs": [],
+            "outputs": [
+                {"output_key": key, "output_value": value, "description": "No description given"}
+                for key, value in self.outputs.get(row["id"], {}).items()
+            ],
         }
         return Reply({"stack": said})
+
+    def _resources(self, ask: Ask) -> Reply:
+        row = self._stack(ask, ask.named[1])
+        depth = int(ask.one("nested_depth") or 0)
+        found: list[Row] = []
+        level = [row]
+        for _ in range(depth + 1):
+            for one in level:
+                link = {"href": self._at(one), "rel": "stack"}
+                found += [resource | {"links": [link]} for resource in self.resources.get(one["id"], ())]
+            ids = {one["id"] for one in level}
+            level = [self.stacks.copy(id_) for id_ in self.stacks if self.stacks[id_]["parent"] in ids]
+        return Reply({"resources": found})
 
     def _delete(self, ask: Ask) -> Reply:
         row = self._stack(ask, ask.named[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -46,6 +47,9 @@ class FakeInventory:
 
     async def last(self, key: Key) -> JsonObject | None:
         return self.there.get(key) or self.gone.get(key)
+
+    async def all(self, source: str, kind: str) -> Mapping[str, JsonObject]:
+        return {key.id: found for key, found in self.there.items() if (key.source, key.kind) == (source, kind)}
 
 
 def handler_needs(

@@ -1,0 +1,1 @@
+"""Third-party systems that are kept equal to the inventory: one file each, named in the configuration (`type:`)."""
