@@ -104,6 +104,7 @@ IMPORTED_AS = {
     "openstack": "openstacksdk",
     "prometheus_client": "prometheus-client",
     "pytest_asyncio": "pytest-asyncio",
+    "jwt": "pyjwt",
     "yaml": "pyyaml",
 }
 
