@@ -5,84 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-import yaml
+from killing import HEADERS, Process
 from serving import SECONDS
 
 from vedette.kit.clock import SystemClock
 from vedette.testing.cloud import FakeCloud
 
-TOKEN = "an-admins-token-of-these-tests"
-HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 DEATHS = 6
-
-
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port: int = held.getsockname()[1]
-        return port
-
-
-class Process:
-    """`vedette serve` with an audit section, on a fake cloud; its broker is away."""
-
-    def __init__(self, folder: Path, cloud: FakeCloud) -> None:
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        self._folder = folder
-        settings = {
-            "listen": f"127.0.0.1:{port}",
-            "data_dir": str(folder / "data"),
-            "auth": {"mode": "tokens", "tokens": [{"token": TOKEN, "name": "admin", "projects": ["*"], "roles": ["admin"]}]},
-            "sources": [
-                {
-                    "name": "one",
-                    "type": "openstack",
-                    "amqp": f"amqp://127.0.0.1:{free_port()}",
-                    "api": {**cloud.credentials("admin"), "resync": "0s"},
-                }
-            ],
-            "audits": {},
-        }
-        self._file = folder / "vedette.yaml"
-        self._file.write_text(yaml.safe_dump(settings))
-        self._process: subprocess.Popen[bytes] | None = None
-
-    async def start(self, session: aiohttp.ClientSession) -> None:
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "vedette.cli", "serve", "--config", str(self._file)], stdout=log, stderr=log
-            )
-        async with asyncio.timeout(SECONDS):
-            while True:
-                assert self._process.poll() is None, (self._folder / "log").read_text()[-3000:]
-                try:
-                    async with session.get(f"{self.url}/livez") as answer:
-                        if answer.status == 200:
-                            return
-                except aiohttp.ClientConnectionError:
-                    pass
-                await asyncio.sleep(0.05)
-
-    def kill(self) -> None:
-        assert self._process is not None
-        assert self._process.poll() is None, (self._folder / "log").read_text()[-3000:]
-        self._process.kill()
-        self._process.wait(30)
-
-    def stop(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            assert self._process.wait(30) == 0
 
 
 async def asked(session: aiohttp.ClientSession, method: str, url: str, body: Any = None) -> Any:
@@ -100,7 +35,7 @@ async def test_what_was_answered_with_202_is_in_a_run_after_any_number_of_deaths
     accepted: set[int] = set()
     sent = 0
     async with FakeCloud(SystemClock()) as cloud, aiohttp.ClientSession(headers=HEADERS) as session:
-        process = Process(tmp_path, cloud)
+        process = Process(tmp_path, cloud, audits={})
         try:
             await process.start(session)
             api = f"{process.url}/infra-optim/v1"

@@ -172,6 +172,7 @@ class ConcertimMirror:
         """Floating IP → its port."""
         self._asked_at: dict[str, float] = {}
         """Stack → when Heat was asked for it (monotonic)."""
+        self._names: dict[Any, dict[str, str]] | None = None
         self._unsure: set[tuple[What, str]] = set()
         """What was asked for to be made, and nobody knows whether it was."""
         self._settled: dict[tuple[What, str], bytes] = {}
@@ -270,9 +271,13 @@ class ConcertimMirror:
 
         for id_ in sorted(self.world.flavors):
             await one(self._sync_template(id_))
-        async with _several(AT_A_TIME) as start:
-            for id_ in {*self.world.stacks, *self.there.of["rack"]}:
-                await start(one(self._sync_rack(id_)))
+        self._names = {}
+        try:
+            async with _several(AT_A_TIME) as start:
+                for id_ in {*self.world.stacks, *self.there.of["rack"]}:
+                    await start(one(self._sync_rack(id_)))
+        finally:
+            self._names = None
         for id_ in [one for one in self.there.of["template"] if one not in self.world.flavors]:
             await one(self._sync_template(id_))
         done.objects = sum(map(len, self.there.of.values()))
@@ -662,26 +667,29 @@ class ConcertimMirror:
 
     # --- names -------------------------------------------------------------------------------------------------------------
 
-    def _rack_name(self, stack: str, owner: Any) -> str:
-        """Unique among its owner's: by age, and beside racks that somebody made by hand."""
-        mine = [
+    def _names_of(self, owner: Any) -> dict[str, str]:
+        """What the racks of an owner are called: unique, by age, and beside those that somebody made by hand."""
+        projects = {project for project, one in self.there.owners.items() if one == owner}
+        mine = sorted(
             (str(one.get("creation_time")), id_, wanted.rack_name(one.get("stack_name")))
-            for id_, one in self._stacks_of(owner)
-            if wanted.is_rack(self.world, id_)
-        ]
+            for id_, one in self.world.stacks.items()
+            if one.get("project") in projects and wanted.is_rack(self.world, id_)
+        )
         taken = {
             str(row.get("name"))
             for row in self.there.rows["rack"].values()
             if not stands_for("rack", row) and _owner_of(row) in (owner, None)
         }
-        plain = wanted.rack_name(self.world.stacks[stack].get("stack_name"))
-        if plain and plain not in taken and sum(name == plain for _, _, name in mine) == 1:
-            return plain
-        return wanted.unique(((id_, name) for _, id_, name in sorted(mine)), taken)[stack]
+        return wanted.unique(((id_, name) for _, id_, name in mine), taken)
 
-    def _stacks_of(self, owner: Any) -> list[tuple[str, JsonObject]]:
-        projects = {project for project, one in self.there.owners.items() if one == owner}
-        return [(id_, one) for id_, one in self.world.stacks.items() if one.get("project") in projects]
+    def _rack_name(self, stack: str, owner: Any) -> str:
+        """During a comparison the names of an owner's racks are worked out once."""
+        if self._names is None:
+            return self._names_of(owner)[stack]
+        known = self._names.get(owner)
+        if known is None or stack not in known:
+            known = self._names[owner] = self._names_of(owner)
+        return known[stack]
 
     def _device_names(self, members: Collection[Member], rack: JsonObject) -> dict[str, str]:
         ids = {member.id for member in members}

@@ -107,6 +107,8 @@ class FakeConcertim:
         self.racks: dict[str, JsonObject] = {}
         self.devices: dict[str, JsonObject] = {}
         """With `rack_id`, `start_u` and `template_id` in them; they are shown otherwise."""
+        self._inside: dict[str, dict[str, JsonObject]] = {}
+        """Rack → its devices."""
         self.metrics: dict[str, dict[str, list[float]]] = {}
         """Device → name → the values that came."""
         self.auto_refresh = True
@@ -362,7 +364,7 @@ class FakeConcertim:
         return shown
 
     def _in_rack(self, rack: Any) -> list[JsonObject]:
-        return [one for one in self.devices.values() if one["rack_id"] == rack]
+        return list(self._inside.get(str(rack), {}).values())
 
     def _list_racks(self, *_: Any) -> list[JsonObject]:
         return [self._show_rack(row, alone=False) for row in self.racks.values()]
@@ -507,6 +509,7 @@ class FakeConcertim:
         self._check_device(row)
         id_ = self._id()
         self.devices[str(id_)] = row = {"id": id_, **row}
+        self._inside.setdefault(str(row["rack_id"]), {})[str(id_)] = row
         if self.auto_refresh:
             self._daemon_knows.add(str(id_))
         return self._show_device(row)
@@ -567,7 +570,8 @@ class FakeConcertim:
         return {}
 
     def _forget_device(self, id_: str) -> None:
-        del self.devices[id_]
+        row = self.devices.pop(id_)
+        self._inside[str(row["rack_id"])].pop(id_, None)
         self._daemon_knows.discard(id_)
 
     # --- people
