@@ -254,7 +254,10 @@ class Lifecycle:
         pairs = [{"ip_address": "10.77.0.200"}]
         port("port-pairs", allowed_address_pairs=pairs, extra_dhcp_opts=[{"opt_name": "mtu", "opt_value": "1400"}])
         moved = port("port-moved")
-        fixed = [{"subnet_id": self.subnet, "ip_address": "10.77.0.99"}]
+        # Any address may be another port's: Neutron gives them out as it likes.
+        taken = {ip["ip_address"] for one in n.ports(network_id=self.net) for ip in one.fixed_ips}
+        address = next(one for one in (f"10.77.0.{last}" for last in range(99, 199)) if one not in taken)
+        fixed = [{"subnet_id": self.subnet, "ip_address": address}]
         self.do("port address", lambda: n.update_port(moved, fixed_ips=fixed))
         # Not where a subnet is SLAAC: this Neutron answers 500 then.
         bulk = {"ports": [{"network_id": self.four, "name": self._named(f"port-bulk{at}")} for at in range(3)]}

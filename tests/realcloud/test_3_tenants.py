@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import ssl
+import subprocess
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -182,7 +183,7 @@ async def _only_its_own(
     """Lists, watches, events, namespaces and every kind that admins alone see: all bytes that this tenant got."""
     kept = list(follower.raw)
     for kind in KINDS.values():
-        body = await vedette.get(f"{BASE}/{kind.plural}", token)
+        body = await vedette.get(f"/apis/{kind.group}/v1/{kind.plural}", token)
         kept.append(body)
         items = json.loads(body)["items"]
         assert not (items and kind.kind in ADMINS), (kind.kind, items[:1])
@@ -262,10 +263,13 @@ def _environ(tenant: Tenant) -> dict[str, str]:
 
 
 def _kubectl() -> str:
-    found = [path for path in os.environ.get("VEDETTE_KUBECTL", "").split(os.pathsep) if path] or [shutil.which("kubectl") or ""]
-    if not found[0]:
-        pytest.fail("there is no kubectl")
-    return found[0]
+    """One that can wait for a field, which those before 1.23 can't."""
+    there = [shutil.which("kubectl") or "", *os.environ.get("VEDETTE_KUBECTL", "").split(os.pathsep)]
+    for path in filter(None, there):
+        told = subprocess.run([path, "wait", "--help"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        if "jsonpath" in told.stdout:
+            return path
+    pytest.fail("there is no kubectl of 1.23 or newer: put one on the PATH, or its path in VEDETTE_KUBECTL")
 
 
 async def _run(*words: str, **environ: str) -> str:
