@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -36,7 +36,17 @@ from vedette.clients.keystone import Keystone, credentials
 from vedette.clients.tracing import OtlpTracer
 from vedette.compat import infra_optim, weaas
 from vedette.compat.infra_optim import OptimNeeds
-from vedette.config import WINDOW_RULES, AuditRule, Config, HandlerConfig, HookConfig, MirrorConfig, On, secret_variables
+from vedette.config import (
+    WINDOW_RULES,
+    AuditRule,
+    Config,
+    HandlerConfig,
+    HookConfig,
+    MirrorConfig,
+    On,
+    PollingConfig,
+    secret_variables,
+)
 from vedette.config import Audits as AuditsConfig
 from vedette.config import Keystone as KeystoneSettings
 from vedette.config import SourceConfig as SourceSettings
@@ -55,6 +65,7 @@ from vedette.engine.line import Rule, Window
 from vedette.engine.matching import Match
 from vedette.engine.mirroring import Keeper, Mirroring, absent
 from vedette.engine.planner import WEIGHTS, PlannerOptions
+from vedette.engine.polling import Polling
 from vedette.engine.records import Records
 from vedette.engine.resync import Resync
 from vedette.engine.retention import Keep, Retention
@@ -78,8 +89,10 @@ from vedette.ports import (
     MeterNeeds,
     Mirror,
     MirrorNeeds,
+    Sampler,
     Source,
     Store,
+    TakesSamples,
     Tracer,
     WorkerCode,
 )
@@ -132,7 +145,9 @@ class Service:
         self.mirrors: dict[str, Mirroring] = {}
         """By name."""
         self._advising: list[Advising] = []
-        self._meters: list[Meter] = []
+        self._meters: dict[str, Meter] = {}
+        """By name."""
+        self.polling: Polling | None = None
         self._handlers: list[Handler] = []
         self._tracer: Tracer | None = None
         self._uses: dict[str, CloudUse] = {}
@@ -188,10 +203,13 @@ class Service:
             telemetry,
             connected=lambda name: ready[name].status().ready,
         )
+        self._measure()
         rules = [self._rule(one) for one in config.handlers]
         if config.audits is not None:
             rules += await self._optimize(config.audits, store)
         rules += [await self._mirror(one, store, resync) for one in config.mirrors]
+        if config.polling is not None:
+            self._poll(config.polling)
         dispatch = self.dispatch = Dispatch(store, rules, kinds, clock, telemetry, tracer=self._trace())
         verify = Verify(store, ingest.record, kinds, uses, hub.followed, clock, telemetry)
         hub.on_followed.append(verify.followers_changed)
@@ -225,6 +243,7 @@ class Service:
             offer=ingest.offer,
             records=self.records,
             audits=self.audits,
+            samples=None if self.polling is None else self.polling.shown,
         )
         self._spawn("watch", partial(keep_running, "watch", hub.run))
         self._spawn("retention", partial(keep_running, "retention", retention.run))
@@ -240,6 +259,8 @@ class Service:
         await self._listen(needs, authenticator)
         for name, mirroring in self.mirrors.items():
             self._spawn(f"mirror {name}", partial(keep_running, f"mirror {name}", mirroring.run))
+        if self.polling is not None:
+            self._spawn("polling", partial(keep_running, "polling", self.polling.run))
         for source in sources:
             work = partial(source.run, ingest.offer)
             name = f"source {source.name}"
@@ -380,6 +401,51 @@ class Service:
             max_depth=one.max_depth,
         )
 
+    def _measure(self) -> None:
+        """Meters. Raises ConfigError."""
+        config = self.config
+        default = (config.audits.source if config.audits is not None else "") or _default_source(config)
+
+        def cloud(name: str = "") -> Cloud | None:
+            use = self._uses.get(name or default)
+            return None if use is None else use.cloud
+
+        for one in config.meters:
+            needs = MeterNeeds(name=one.name, clock=self.clock, telemetry=self.telemetry, cloud=cloud)
+            try:
+                self._meters[one.name] = plugins.load("meters", one.type).build(one.options, needs)
+            except ConfigError as why:
+                raise ConfigError(str(why), path=f"meters ({one.name})") from None
+
+    def _poll(self, settings: PollingConfig) -> None:
+        """Raises ConfigError."""
+        source = settings.source or _default_source(self.config)
+        use = self._uses.get(source)
+        if use is None:
+            raise ConfigError(f"source {source!r} has no API that could be asked", path="polling.source")
+        meter = self._meters[settings.meter]
+        if not hasattr(meter, "samples"):
+            raise ConfigError(f"meter {settings.meter} can't tell what every server uses: gnocchi can", path="polling.meter")
+        sinks: dict[str, TakesSamples] = {}
+        for name in settings.push:
+            sink = self.mirrors[name].mirror
+            if not hasattr(sink, "push"):
+                raise ConfigError(f"mirror {name} takes no measurements", path="polling.push")
+            sinks[name] = cast("TakesSamples", sink)
+        self.polling = Polling(
+            cast("Sampler", meter),
+            use.cloud,
+            sinks,
+            self.clock,
+            self.telemetry,
+            interval=settings.interval,
+            granularity=int(settings.granularity),
+            per_vcpu=settings.per_vcpu,
+            user=settings.user,
+            role=settings.role,
+            projects=settings.projects,
+        )
+
     async def _mirror(self, one: MirrorConfig, store: Store, resync: Resync) -> Rule:
         """A mirror, built and not yet compared, as the dispatcher takes it. Raises ConfigError."""
         kinds = {kind.kind: kind for kind in plugins.kinds()}
@@ -459,12 +525,6 @@ class Service:
                 raise NoService(f"source {source} has no API that could be asked: give it an auth_url or a cloud")
             return found
 
-        for one in config.meters:
-            needs = MeterNeeds(name=one.name, clock=clock, telemetry=telemetry, cloud=cloud)
-            try:
-                self._meters.append(plugins.load("meters", one.type).build(one.options, needs))
-            except ConfigError as why:
-                raise ConfigError(str(why), path=f"meters ({one.name})") from None
         strategies, actions = plugins.strategies(), plugins.actions()
         records = self.records = Records(store, clock, socket.gethostname())
         await records.load()
@@ -481,7 +541,7 @@ class Service:
             self._advising,
             strategies,
             actions,
-            self._meters,
+            list(self._meters.values()),
             clock,
             telemetry,
             AuditsSettings(
@@ -562,7 +622,7 @@ class Service:
         await cancel(*others)
         for advising in self._advising:
             await advising.close()
-        for meter in self._meters:
+        for meter in self._meters.values():
             await meter.close()
         for handler in self._handlers:
             try:

@@ -329,6 +329,29 @@ class MirrorConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The `Options` of the type's own file; their keys stand beside the ones above."""
 
 
+class PollingConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Measurements of servers, read on a timer: shown at `/metrics/cloud`, and handed to mirrors."""
+
+    meter: str
+    """The name of a meter that can tell what every server uses (type `gnocchi`)."""
+    source: str = ""
+    """The source whose cloud it is; none: the default one."""
+    interval: Seconds = 15.0
+    """From the beginning of a round to the beginning of the next."""
+    granularity: Seconds = 60.0
+    """Of the measures that are read, as the archive policy has it."""
+    per_vcpu: bool = False
+    """A server's processor load for each of its vCPUs, 0 to 100, instead of 400 for four busy ones."""
+    user: str = "concertim"
+    """Servers of the projects are measured in which this user …"""
+    role: str = "watcher"
+    """… has this role."""
+    projects: tuple[str, ...] = ()
+    """Ids of projects, instead of those."""
+    push: tuple[str, ...] = ()
+    """Names of mirrors that are given the measurements."""
+
+
 class AuditConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What is different for one audit; what isn't given is as `audits` has it."""
 
@@ -525,6 +548,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Audits and action plans; none: off."""
     meters: tuple[MeterConfig, ...] = ()
     """Where measurements come from: the first that can tell one is asked."""
+    polling: PollingConfig | None = None
+    """Measurements of servers on a timer; none: off."""
     plugins: Plugins = Plugins()
     """Code of the operator's own."""
     tracing: Tracing | None = None
@@ -949,6 +974,7 @@ def _check(config: Config, line: Callable[[str], int]) -> None:
     _check_handlers(config, refuse)
     _check_audits(config, refuse)
     _check_mirrors(config, refuse)
+    _check_polling(config, refuse)
     _check_auth(config, refuse)
     for path, number in (("max_watchers", config.watch.max_watchers), ("max_streams", config.watch.max_streams)):
         if number < 1:
@@ -1077,6 +1103,23 @@ def _check_mirrors(config: Config, refuse: Callable[[str, str], None]) -> None:
         for key, least in (("compare", 1), ("concurrency", 1), ("call_timeout", 1)):
             if getattr(one, key) < least:
                 refuse(f"{at}.{key}", "must be at least a second" if key != "concurrency" else "must be at least 1")
+
+
+def _check_polling(config: Config, refuse: Callable[[str, str], None]) -> None:
+    one = config.polling
+    if one is None:
+        return
+    if one.meter not in {meter.name for meter in config.meters}:
+        refuse("polling.meter", _unknown(one.meter, [meter.name for meter in config.meters], "there is no such meter"))
+    mirrors = [mirror.name for mirror in config.mirrors]
+    for number, name in enumerate(one.push):
+        if name not in mirrors:
+            refuse(f"polling.push[{number}]", _unknown(name, mirrors, "there is no such mirror"))
+    for key in ("interval", "granularity"):
+        if getattr(one, key) < 1:
+            refuse(f"polling.{key}", "must be at least a second")
+    if one.granularity != int(one.granularity):
+        refuse("polling.granularity", "is whole seconds")
 
 
 def _check_audits(config: Config, refuse: Callable[[str, str], None]) -> None:

@@ -22,6 +22,7 @@ from vedette.model.delivery import Cursor, Delivery, Outcome, State, Work
 from vedette.model.entry import Entry, NewEntry
 from vedette.model.notice import Notice
 from vedette.model.reading import OPENSTACK, Key, Reading
+from vedette.model.sample import Sample, Samples
 from vedette.model.snapshot import Snapshot
 
 JsonObject = dict[str, Any]
@@ -750,6 +751,25 @@ class Mirror(Handler, Protocol):
         ...
 
 
+class Pushed(msgspec.Struct):
+    """What became of samples that were handed on."""
+
+    sent: int = 0
+    unknown: int = 0
+    """Of servers that are not shown there (yet): handed on again with the next round."""
+    failed: int = 0
+    trouble: str = ""
+    """What went wrong with one that failed."""
+
+
+class TakesSamples(Protocol):
+    """Where engine/polling.py hands measurements on to, such as a mirror that shows them."""
+
+    async def push(self, samples: Sequence[Sample]) -> Pushed:
+        """Raises TargetUnavailable when nobody takes any."""
+        ...
+
+
 class MirrorNeeds(msgspec.Struct, frozen=True, kw_only=True):
     """What `build(options, needs)` of a mirror is given. Its module has a struct `Options`."""
 
@@ -793,6 +813,15 @@ class Meter(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class Sampler(Meter, Protocol):
+    """A meter that also tells what every server of some projects uses, for engine/polling.py."""
+
+    async def samples(self, projects: Sequence[str], at: int, granularity: int, *, per_vcpu: bool) -> Samples:
+        """The last values before `at` (UTC microseconds). `granularity`: seconds, as the datasource keeps measures. What has no
+        data is counted and is not there. Raises TryLater, FixInput."""
+        ...
 
 
 class MeterNeeds(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ import pytest
 from mirroring import Place, place
 
 from vedette.errors import CloudUnavailable, GiveUp, TargetUnavailable, TryLater
+from vedette.model.sample import Sample, SampleName
 from vedette.testing.concertim import Dialect
 from vedette.testing.handling import FakeContext, change
 
@@ -441,3 +442,53 @@ async def test_many_events_at_once_are_one_device_each() -> None:
         assert [len(here.front.by("device", one)) for one in servers] == [1] * 20
         names = [row["name"] for row in here.front.devices.values()]
         assert len(set(names)) == 20
+
+
+# --- measurements ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dialect", BOTH)
+async def test_measurements_are_put_exactly(dialect: Dialect) -> None:
+    async with place(dialect) as here:
+        _, (server,) = await compared(here, 1)
+        names: tuple[SampleName, ...] = ("cpu_load", "ram_usage", "network_usage", "throughput", "iops")
+        done = await here.mirror.push([Sample(server, "p", name, 12.34567) for name in names])
+        assert (done.sent, done.unknown, done.failed) == (5, 0, 0)
+        bodies = {body["name"]: body for _, _, body in here.front.writes}
+        first = {"v1": "os.instance.cpu_utilization", "v2": "cpu_load"}[dialect]
+        assert bodies[first] == {"type": "double", "name": first, "value": 12.35, "units": "%", "slope": "both", "ttl": 3600}
+        assert {(name, body["units"]) for name, body in bodies.items()} == {
+            "v1": {
+                ("os.instance.cpu_utilization", "%"),
+                ("os.instance.ram_usage", "%"),
+                ("os.net.avg_usage", "B/s"),
+                ("os.disk.avg_throughput", "B/s"),
+                ("os.disk.avg_iops", "Ops/s"),
+            },
+            "v2": {("cpu_load", "%"), ("ram_usage", "%"), ("network_usage", "B/s"), ("throughput", "B/s"), ("iops", "OPS/s")},
+        }[dialect]
+
+
+async def test_a_device_that_the_daemon_does_not_know_yet_is_no_trouble() -> None:
+    async with place() as here:
+        here.front.auto_refresh = False
+        _, (server,) = await compared(here, 1)
+        some = [Sample(server, "p", "cpu_load", 1.0), Sample("no such server", "p", "cpu_load", 1.0)]
+        done = await here.mirror.push(some)
+        assert (done.sent, done.unknown, done.failed) == (0, 2, 0)
+        here.front.refresh()
+        done = await here.mirror.push(some)
+        assert (done.sent, done.unknown, done.failed) == (1, 1, 0)
+
+
+async def test_measurements_that_are_refused_are_counted_and_the_others_go() -> None:
+    async with place() as here:
+        _, servers = await compared(here, 3)
+        here.front.trouble.next.extend([500])
+        done = await here.mirror.push([Sample(one, "p", "cpu_load", 1.0) for one in servers])
+        assert (done.sent, done.failed) == (2, 1)
+        assert "500" in done.trouble
+        await here.front.stop()
+        with pytest.raises(TargetUnavailable):
+            await here.mirror.push([Sample(one, "p", "cpu_load", 1.0) for one in servers])
+        await here.front.start()

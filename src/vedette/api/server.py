@@ -38,6 +38,7 @@ from vedette.errors import Forbidden, VedetteError
 from vedette.kit.clock import Clock
 from vedette.kit.log import kv
 from vedette.kit.telemetry import Telemetry
+from vedette.model.sample import Sample
 from vedette.ports import Authenticator, Identity, Kind, Offer, SourceStatus, Store
 
 log = logging.getLogger("vedette.api")
@@ -112,6 +113,8 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     records: Records | None = None
     """Of audits and plans; None: there are none."""
     audits: Audits | None = None
+    samples: Callable[[], Sequence[Sample]] | None = None
+    """The last measurements of servers; None: nobody reads any."""
 
 
 def _as_it_is(_request: web.Request, why: Exception) -> Exception:
@@ -356,7 +359,7 @@ def _gate(
             # The token behind it is judged like any other: it may have ended since the ticket was issued.
             _, token = needs.tickets.redeem(ticket)
         else:
-            if request.path == "/metrics" and is_loopback(request):
+            if request.path in ("/metrics", "/metrics/cloud") and is_loopback(request):
                 return await handler(request)
             token = token_from(request) or path_token(request) or ""
         request[IDENTITY] = await authenticator.identify(token)

@@ -146,7 +146,7 @@ class Mirroring:
         settled: Callable[[], bool],
     ) -> None:
         """`every`: seconds from the end of one comparison to the next. `settled`: whether the inventory was listed."""
-        self._name, self._mirror, self._store, self._clock = name, mirror, store, clock
+        self._name, self.mirror, self._store, self._clock = name, mirror, store, clock
         self._source, self._every, self._settled = source, every, settled
         self._due = asyncio.Event()
         self._rng = random.Random()
@@ -182,7 +182,7 @@ class Mirroring:
         """Compare once; whether that was possible."""
         began = self._clock.monotonic()
         try:
-            done = await self._mirror.compare()
+            done = await self.mirror.compare()
         except VedetteError as why:
             self._compared.labels(self._name, "failed").inc()
             if str(why) != self.trouble:

@@ -10,26 +10,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from vedette.errors import BadRequest, ConfigError, Forbidden, NoService, NotFound, TryLater, VedetteError
-from vedette.kit.clock import rfc3339_us
 from vedette.kit.log import kv
+from vedette.meters import _gnocchi_servers
+from vedette.meters._gnocchi_reading import METRIC, Reading, chunks, gathered
 from vedette.model.advice import MetricName, Query, Resource
+from vedette.model.sample import Samples
 from vedette.ports import Cloud, MeterNeeds
 
 log = logging.getLogger("vedette.meters.gnocchi")
 
-METRIC = "metric"
-RESOURCES = 200
-"""Asked for in one question."""
 AT_A_TIME = 4
 """Questions."""
-MOST_SPLITS = 256
-"""Questions that a measurement may cost for finding out which metrics have no data; then the rest counts as such."""
 
 _NAMES: Mapping[MetricName, str] = {
     "host_cpu_usage": "compute.node.cpu.percent",
@@ -94,8 +91,11 @@ class GnocchiMeter:
         """Resource → what Gnocchi says."""
         name = self._options.names.get(query.metric) or _NAMES[query.metric]
         owners = await self._metrics(name, resources, hosts=query.of_hosts)
-        reading = _Reading(self._cloud, self._turn, query, at)
-        measured = await _gathered(reading.measures(some) for some in _chunks(list(owners)))
+        # Processor time is a counter: what it grows by is what was used.
+        how = f"rate:{query.aggregate}" if query.metric == "instance_cpu_usage" else query.aggregate
+        start = at - query.period * 1_000_000
+        reading = Reading(self._cloud, self._turn, how, query.granularity, start, at, _TOGETHER[query.aggregate])
+        measured = await reading.every(list(owners))
         if reading.refused:
             log.warning(
                 "Gnocchi has not what was asked for: no data",
@@ -103,7 +103,7 @@ class GnocchiMeter:
                     metric=name, aggregation=reading.how, granularity=query.granularity, of=reading.without, why=reading.refused
                 ),
             )
-        return {owners[metric]: value for part in measured for metric, value in part.items()}
+        return {owners[metric]: value for metric, value in measured.items()}
 
     async def _metrics(self, name: str, resources: Sequence[Resource], *, hosts: bool) -> dict[str, str]:
         """Id of a metric of this name → the resource that it is of."""
@@ -111,7 +111,7 @@ class GnocchiMeter:
         called = [{form.replace("{host}", one.id): one.id for one in resources} for form in forms]
         attribute, type_ = ("original_resource_id", "generic") if hosts else ("id", "instance")
         wanted = list(dict.fromkeys(word for words in called for word in words))
-        pages = await _gathered(self._search(type_, attribute, some) for some in _chunks(wanted))
+        pages = await gathered(self._search(type_, attribute, some) for some in chunks(wanted))
         there: dict[str, str] = {}
         for row in (row for page in pages for row in page):
             metrics, word = row.get("metrics"), row.get(attribute)
@@ -138,6 +138,10 @@ class GnocchiMeter:
             raise TryLater("Gnocchi's answer is no list of resources", delay=30)
         return [row for row in rows if isinstance(row, dict)]
 
+    async def samples(self, projects: Sequence[str], at: int, granularity: int, *, per_vcpu: bool) -> Samples:
+        """See ports.Sampler."""
+        return await _gnocchi_servers.samples(self._cloud, self._turn, projects, at, granularity, per_vcpu=per_vcpu)
+
     async def state(self) -> str:
         try:
             await self._cloud.get(METRIC, "/capabilities")
@@ -149,72 +153,12 @@ class GnocchiMeter:
         """The cloud is the source's."""
 
 
-class _Reading:
-    """One measurement under way."""
-
-    def __init__(self, cloud: Cloud, turn: asyncio.Semaphore, query: Query, at: int) -> None:
-        self._cloud, self._turn, self._query, self._at = cloud, turn, query, at
-        # Processor time is a counter: what it grows by is what was used.
-        self.how = f"rate:{query.aggregate}" if query.metric == "instance_cpu_usage" else query.aggregate
-        self.refused = ""
-        """What Gnocchi said of a metric without data."""
-        self.without = 0
-        """Metrics that it said so of."""
-        self._splits = 0
-
-    async def measures(self, metrics: Sequence[str]) -> dict[str, float]:
-        """Metric → its value over the period. Who has none is missing."""
-        try:
-            return await self._ask(metrics)
-        except (BadRequest, NotFound) as why:
-            if len(metrics) == 1 or self._splits >= MOST_SPLITS:
-                self.refused = self.refused or str(why)
-                self.without += len(metrics)
-                return {}
-        self._splits += 2
-        half = len(metrics) // 2
-        return {**await self.measures(metrics[:half]), **await self.measures(metrics[half:])}
-
-    async def _ask(self, metrics: Sequence[str]) -> dict[str, float]:
-        query = self._query
-        params = [
-            ("start", rfc3339_us(self._at - query.period * 1_000_000)),
-            ("stop", rfc3339_us(self._at)),
-            ("granularity", str(query.granularity)),
-            # Else it refuses them all as soon as one lacks a point that another has.
-            ("fill", "dropna"),
-        ]
-        operations: list[Any] = ["metric", *([one, self.how] for one in metrics)]
-        async with self._turn:
-            answer = await self._cloud.query(METRIC, "/aggregates", {"operations": operations}, params)
-        told = answer.get("measures") if isinstance(answer, dict) else None
-        if not isinstance(told, dict):
-            raise TryLater("Gnocchi's answer has no measures", delay=30)
-        found: dict[str, float] = {}
-        for metric in metrics:
-            value = _over(query.aggregate, told.get(metric), self.how)
-            if value is not None:
-                found[metric] = value
-        return found
-
-
 _TOGETHER: Mapping[str, Callable[[Sequence[float]], float]] = {
     "mean": lambda values: math.fsum(values) / len(values),
     "min": min,
     "max": max,
     "count": math.fsum,
 }
-
-
-def _over(aggregate: str, said: Any, how: str) -> float | None:
-    """Of the measures of a period, `[time, granularity, value]` each, one value."""
-    rows = said.get(how) if isinstance(said, dict) else None
-    values = [
-        float(row[2])
-        for row in (rows if isinstance(rows, list) else ())
-        if isinstance(row, list) and len(row) == 3 and isinstance(row[2], int | float) and math.isfinite(row[2])
-    ]
-    return _TOGETHER[aggregate](values) if values else None
 
 
 def _in_units(query: Query, resource: Resource, value: float) -> float:
@@ -229,18 +173,3 @@ def _in_units(query: Query, resource: Resource, value: float) -> float:
         case "host_airflow":
             return value * 10  # CFM
     return value
-
-
-def _chunks(items: Sequence[str]) -> Iterable[Sequence[str]]:
-    return (items[start : start + RESOURCES] for start in range(0, len(items), RESOURCES))
-
-
-async def _gathered(work: Iterable[Any]) -> list[Any]:
-    """All of them; the first error ends the others, and is raised as it is."""
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

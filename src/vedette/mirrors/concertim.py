@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -29,8 +29,9 @@ from vedette.mirrors import _wanted as wanted
 from vedette.mirrors._wanted import Detail, Dialect, Member, World
 from vedette.model.paths import segment
 from vedette.model.reading import OPENSTACK, Key
+from vedette.model.sample import UNITS, Sample, SampleName
 from vedette.model.scrub import MASK, scrub
-from vedette.ports import Cloud, Compared, Context, Event, JsonObject, Mirrored, MirrorNeeds
+from vedette.ports import Cloud, Compared, Context, Event, JsonObject, Mirrored, MirrorNeeds, Pushed
 
 log = logging.getLogger("vedette.mirrors.concertim")
 
@@ -47,6 +48,22 @@ DETAIL = "detail/"
 """Begins the names under which `Detail`s are remembered."""
 PATHS = {"template": "/api/v1/templates", "rack": "/api/v1/racks", "device": "/api/v1/devices"}
 IDS = {"template": "foreign_id", "rack": "openstack_stack_id", "device": "openstack_instance_id"}
+
+PUSH_TIMEOUT = 2.0
+"""Seconds that measurements wait for the first comparison."""
+TTL = 3600
+"""Seconds for which the front end shows a value."""
+METRICS: Mapping[str, Mapping[SampleName, tuple[str, str]]] = {
+    "v1": {
+        "cpu_load": ("os.instance.cpu_utilization", "%"),
+        "ram_usage": ("os.instance.ram_usage", "%"),
+        "network_usage": ("os.net.avg_usage", "B/s"),
+        "throughput": ("os.disk.avg_throughput", "B/s"),
+        "iops": ("os.disk.avg_iops", "Ops/s"),
+    },
+    "v2": {name: (name, units) for name, units in UNITS.items()},
+}
+"""Dialect → our name → (its name there, its unit)."""
 
 What = Literal["template", "rack", "device"]
 
@@ -68,6 +85,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """`v2`: a front end with teams; `v1`: one from before them; `auto`: it is asked."""
     rack_height: int = 42
     """Units of a new rack; one that is full grows."""
+    metric_names: Literal["v1", "v2", ""] = ""
+    """What measurements are called there: `cpu_load` (v2) or `os.instance.cpu_utilization` (v1); none: as the dialect."""
     rate: float = 0.0
     """Requests a second that the front end is to get; 0: no limit."""
     timeout: Seconds = 30.0
@@ -227,6 +246,36 @@ class ConcertimMirror:
             self._ready.set()
             return done
 
+    async def push(self, samples: Sequence[Sample]) -> Pushed:
+        """See ports.TakesSamples: to the front end's metric daemon, which knows a device some 30 s after it was made."""
+        await self._loaded(PUSH_TIMEOUT)
+        done = Pushed()
+        names = METRICS[self._options.metric_names or self.dialect]
+
+        async def one(sample: Sample) -> None:
+            device = self.there.of["device"].get(sample.server)
+            if device is None:
+                done.unknown += 1
+                return
+            name, units = names[sample.name]
+            body = {"type": "double", "name": name, "value": round(sample.value, 2), "units": units, "slope": "both", "ttl": TTL}
+            try:
+                await self._front.ask("PUT", f"/mrd/{segment(device)}/metrics", body)
+            except NotFound:
+                done.unknown += 1
+            except TargetUnavailable:
+                raise
+            except (TryLater, GiveUp) as why:
+                done.failed += 1
+                done.trouble = done.trouble or str(why)
+            else:
+                done.sent += 1
+
+        async with _several(AT_A_TIME) as start:
+            for sample in samples:
+                await start(one, sample)
+        return done
+
     async def close(self) -> None:
         await self._front.close()
 
@@ -258,9 +307,9 @@ class ConcertimMirror:
             self._changed = None
         again: list[TryLater] = []
 
-        async def one(work: Awaitable[str | None]) -> None:
+        async def one(work: Callable[[str], Awaitable[str | None]], id_: str) -> None:
             try:
-                await work
+                await work(id_)
             except TargetUnavailable:
                 raise
             except TryLater as why:
@@ -270,16 +319,16 @@ class ConcertimMirror:
                 log.warning("the front end does not take it: %s", why, extra=kv(mirror=self._needs.name))
 
         for id_ in sorted(self.world.flavors):
-            await one(self._sync_template(id_))
+            await one(self._sync_template, id_)
         self._names = {}
         try:
             async with _several(AT_A_TIME) as start:
                 for id_ in {*self.world.stacks, *self.there.of["rack"]}:
-                    await start(one(self._sync_rack(id_)))
+                    await start(one, self._sync_rack, id_)
         finally:
             self._names = None
         for id_ in [one for one in self.there.of["template"] if one not in self.world.flavors]:
-            await one(self._sync_template(id_))
+            await one(self._sync_template, id_)
         done.objects = sum(map(len, self.there.of.values()))
         ours = ((what, one) for what, every in self.there.of.items() for one in every if self._is_ours(what, one))
         await self._needs.keep([self._mirrored(what, one) for what, one in ours], ())
@@ -477,7 +526,7 @@ class ConcertimMirror:
 
         async with _several(AT_A_TIME) as start:
             for id_ in stacks:
-                await start(one(id_))
+                await start(one, id_)
         if told:
             await self._needs.remember(told)
 
@@ -826,9 +875,9 @@ class ConcertimMirror:
 
 
 @asynccontextmanager
-async def _several(many: int) -> AsyncIterator[Callable[[Coroutine[Any, Any, Any]], Awaitable[None]]]:
-    """`await start(work)` begins it when fewer than so many are under way; at the end all are over. The first error ends the
-    others and is raised as it is."""
+async def _several(many: int) -> AsyncIterator[Callable[..., Awaitable[None]]]:
+    """`await start(work, *args)` begins `work(*args)` when fewer than so many are under way; at the end all are over. The first
+    error ends the others and is raised as it is."""
     turn = asyncio.Semaphore(many)
     tasks: set[asyncio.Task[Any]] = set()
     failed: list[BaseException] = []
@@ -839,17 +888,12 @@ async def _several(many: int) -> AsyncIterator[Callable[[Coroutine[Any, Any, Any
         if not task.cancelled() and (why := task.exception()) is not None:
             failed.append(why)
 
-    async def start(work: Coroutine[Any, Any, Any]) -> None:
-        try:
-            await turn.acquire()
-        except BaseException:
-            work.close()
-            raise
+    async def start(work: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> None:
+        await turn.acquire()
         if failed:
             turn.release()
-            work.close()
             raise failed[0]
-        task = asyncio.ensure_future(work)
+        task = asyncio.create_task(work(*args))
         tasks.add(task)
         task.add_done_callback(over)
 

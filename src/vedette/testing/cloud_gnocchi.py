@@ -18,6 +18,7 @@ from vedette.testing.cloud_service import Ask, Handler, House, Refused, Reply, R
 POLICIES: Mapping[str, tuple[frozenset[str], tuple[float, ...]]] = {
     "ceilometer-low": (frozenset({"mean"}), (300.0,)),
     "ceilometer-low-rate": (frozenset({"mean", "rate:mean"}), (300.0,)),
+    "concertim-rate": (frozenset({"mean", "rate:mean"}), (5.0, 60.0, 3600.0)),
     "ceilometer-high": (frozenset({"mean", "min", "max", "count"}), (1.0, 60.0, 3600.0)),
 }
 """Archive policy → (its aggregations, its granularities in seconds)."""
@@ -38,10 +39,11 @@ class Gnocchi(Service):
         self.policies: dict[str, str] = {}
         """Metric → its archive policy."""
 
-    def resource(self, type_: str, name: str, *, id_: str = "") -> str:
-        """`name`: its original id (of a host `NAME_NAME`); its id."""
+    def resource(self, type_: str, name: str, *, id_: str = "", **more: Any) -> str:
+        """`name`: its original id (of a host `NAME_NAME`); `more`: attributes of its type; its id."""
         id_ = id_ or self.house.id()
-        self.resources[id_] = {"id": id_, "type": type_, "original_resource_id": name or id_, "metrics": {}, "ended_at": None}
+        plain: Row = {"id": id_, "type": type_, "original_resource_id": name or id_, "metrics": {}, "ended_at": None}
+        self.resources[id_] = plain | more
         return id_
 
     def measured(
@@ -129,10 +131,13 @@ class Gnocchi(Service):
 
 
 def _filter(said: Any) -> Callable[[Row], bool]:
-    """`{"=": {attribute: value}}` or `{"in": {attribute: [values]}}`."""
+    """`{"=": {attribute: value}}`, `{"in": {attribute: [values]}}`, or `{"and": […]}` of them."""
     if not isinstance(said, dict) or len(said) != 1:
         raise Refused(400, "Invalid input: expected a dictionary")
     ((operator, pair),) = said.items()
+    if operator == "and" and isinstance(pair, list):
+        every = [_filter(one) for one in pair]
+        return lambda row: all(one(row) for one in every)
     if operator not in ("=", "in") or not isinstance(pair, dict) or len(pair) != 1:
         raise Refused(400, f"Invalid input: {operator}")
     ((name, value),) = pair.items()

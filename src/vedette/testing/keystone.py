@@ -321,6 +321,10 @@ class FakeKeystone:
             if found is None:
                 return _error(404, f"Could not find {name[:-1]}: {id_}.")
             return _json(200, {name[:-1]: found})
+        if kind == "role_assignments":
+            of = {key: request.query.get(f"{key}.id") for key in ("user", "role")}
+            rows = [row for row in rows if all(id_ in (None, row[key]["id"]) for key, id_ in of.items())]
+            return _json(200, {name: rows, "links": {"next": None, "self": f"{self.root}{request.path_qs}", "previous": None}})
         known = ("name", "domain_id", "enabled")
         wanted = [(key, value.lower()) for key, value in request.query.items() if key in known]
         rows = [row for row in rows if all(str(row[key]).lower() == value for key, value in wanted)]
@@ -329,6 +333,14 @@ class FakeKeystone:
     def _rows(self, kind: str, asker: str) -> list[dict[str, Any]]:
         if kind == "users":
             return [self._user_row(user) for user in self.users.values()]
+        if kind == "roles":
+            every = sorted({"admin", "member", "reader", *(role for _, role, _ in self.grants)})
+            return [{"id": f"role-{name}", "name": name, "domain_id": None, "description": None, "options": {}} for name in every]
+        if kind == "role_assignments":
+            return [
+                {"role": {"id": f"role-{role}"}, "user": {"id": user}, "scope": {scope: {"id": id_}}, "links": {}}
+                for user, role, (scope, id_) in self.grants
+            ]
         if kind == "domains":
             return [
                 {"id": id_, "name": name, "description": "", "enabled": True, "tags": [], "options": {}}
@@ -503,7 +515,7 @@ def _in_catalog(one: Listed) -> dict[str, Any]:
     return {"id": one.type, "type": one.type, "name": one.name, "endpoints": endpoints}
 
 
-_LISTS = re.compile(r"/v3/(users|projects|domains|auth/projects)(?:/([^/]+))?")
+_LISTS = re.compile(r"/v3/(users|projects|domains|roles|role_assignments|auth/projects)(?:/([^/]+))?")
 
 
 def _target(project: str, domain: str, system: bool) -> Target:

@@ -13,7 +13,7 @@ from vedette.clients.openstack import OpenStackCloud
 from vedette.errors import BadRequest, CloudUnavailable, ConfigError
 from vedette.kit.clock import SystemClock
 from vedette.kit.telemetry import Telemetry
-from vedette.meters import gnocchi
+from vedette.meters import _gnocchi_reading, gnocchi
 from vedette.model.advice import Query, Resource
 from vedette.ports import MeterNeeds
 from vedette.testing.cloud import FakeCloud
@@ -144,7 +144,7 @@ async def test_points_that_others_have_cost_no_question(place: Place) -> None:
 async def test_if_all_lack_it_the_search_for_who_does_ends(place: Place) -> None:
     servers = [place.server("cpu", 1.0) for _ in range(200)]
     assert await place.meter().read(Query("instance_cpu_usage"), servers, AT) == {}
-    assert place.asked("/aggregates") <= gnocchi.MOST_SPLITS + 140
+    assert place.asked("/aggregates") <= _gnocchi_reading.MOST_SPLITS + 140
     assert await place.meter().read(Query("instance_ram_usage", granularity=60), [place.server("memory.resident", 1.0)], AT) == {}
 
 

@@ -9,6 +9,8 @@ from aiohttp import web
 
 from vedette.api.routes.resync import shown
 from vedette.api.server import IDENTITY, TOKEN, Needs, is_loopback, need_admin
+from vedette.engine.polling import exposition
+from vedette.errors import NotFound
 from vedette.kit.clock import rfc3339_us
 
 
@@ -26,6 +28,15 @@ def routes(needs: Needs) -> list[web.RouteDef]:
         if not is_loopback(request):
             need_admin(request)
         return web.Response(body=needs.telemetry.render(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def cloud_metrics(request: web.Request) -> web.Response:
+        """What servers use, for Prometheus: nothing of ours, and every project's, so for whom `/metrics` is for."""
+        if not is_loopback(request):
+            need_admin(request)
+        if needs.samples is None:
+            raise NotFound("servers are not measured: add a section polling to the configuration")
+        body = exposition(needs.samples())
+        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def tell(request: web.Request) -> web.Response:
         """Sources, store, handlers and watchers, for admins: what `vedette doctor` and a person at 3 a.m. look at."""
@@ -69,6 +80,7 @@ def routes(needs: Needs) -> list[web.RouteDef]:
         web.get("/livez", alive),
         web.get("/readyz", ready),
         web.get("/metrics", metrics),
+        web.get("/metrics/cloud", cloud_metrics),
         web.get("/v1/status", tell),
         web.post("/v1/tickets", ticket),
     ]
