@@ -1,7 +1,7 @@
 """What a mirror costs: a full comparison of a large cloud with a front end that equals it, and changes as they come.
 
 The inventory is in SQLite, the (fake) front end is a process of its own on 127.0.0.1. The floor of a comparison is reading the
-front end's lists, decoded and thrown away. `python bench/mirror.py [stacks] [servers]`
+front end's lists, decoded and thrown away. Then a round of measurements of 1,000 servers: read, and put. `python bench/mirror.py [stacks] [servers]`
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import msgspec
 import uvloop
 
 from vedette.clients.concertim import Concertim
+from vedette.clients.keystone import credentials
+from vedette.clients.openstack import OpenStackCloud
 from vedette.engine.inventory import StoredObjects
 from vedette.engine.mirroring import Keeper
 from vedette.errors import NotFound
@@ -26,17 +28,21 @@ from vedette.kit.clock import SystemClock
 from vedette.kit.memory import look_for_cycles_seldom
 from vedette.kit.secret import Secret
 from vedette.kit.telemetry import Telemetry
+from vedette.meters import gnocchi
 from vedette.mirrors.concertim import Options, build
 from vedette.model.entry import NewEntry
 from vedette.model.notice import Notice
 from vedette.model.reading import OPENSTACK, Key, Reading
-from vedette.ports import Answer, Event, MirrorNeeds
+from vedette.model.sample import UNITS, Sample
+from vedette.ports import Answer, Event, MeterNeeds, MirrorNeeds
 from vedette.store.sqlite import SqliteStore
+from vedette.testing.cloud import FakeCloud
 from vedette.testing.concertim import PASSWORD, FakeConcertim
 from vedette.testing.handling import FakeContext
 
 CLOUD, PROJECT = "region-one", "1" * 32
-ROUNDS, EVENTS, AT_A_TIME = 3, 2_000, 10
+ROUNDS, EVENTS, MEASURED, AT_A_TIME = 3, 2_000, 1_000, 10
+ASKED = ("/aggregates", *(f"/search/resource/{one}" for one in ("instance", "instance_network_interface", "instance_disk")))
 
 
 async def front_end() -> None:
@@ -190,10 +196,55 @@ async def main(stacks: int, servers: int) -> None:
         took = time.perf_counter() - began
         changed = sum(words is not None and words.startswith("changed device") for words in said)
         print(f"{events} changes of servers: {events / took:.0f}/s, {changed} PATCHes, each told to the log")
+        measured = min(MEASURED, servers)
+        samples = [Sample(ident(number), PROJECT, name, 12.5) for number in range(measured) for name in UNITS]
+        began = time.perf_counter()
+        pushed = await mirror.push(samples)
+        took = time.perf_counter() - began
+        print(f"measurements of {measured} servers: {pushed.sent} PUTs in {took:.2f} s ({pushed.sent / took:.0f}/s)")
         await mirror.close()
         await store.close()
     process.stdin.close()
     await process.wait()
+    await gnocchi_round(MEASURED)
+
+
+async def gnocchi_round(servers: int) -> None:
+    """All that a round reads; the (fake) Gnocchi is in this process, so what it takes itself counts too."""
+    async with FakeCloud(SystemClock()) as fake:
+        fake.metric.in_catalog = True
+        now = time.time_ns() // 1000
+        point = [(now - 60_000_000, 6e9)]
+        for _ in range(servers):
+            id_ = fake.metric.resource("instance", "", project_id=PROJECT)
+            parts = {
+                fake.metric.resource("instance_network_interface", "", project_id=PROJECT, instance_id=id_): (
+                    "network.incoming.bytes", "network.outgoing.bytes",
+                ),
+                fake.metric.resource("instance_disk", "", project_id=PROJECT, instance_id=id_): (
+                    "disk.device.read.bytes", "disk.device.write.bytes", "disk.device.read.requests", "disk.device.write.requests",
+                ),
+                id_: ("cpu",),
+            }  # fmt: skip
+            for resource, names in parts.items():
+                for name in names:
+                    fake.metric.measured(resource, name, point, policy="concertim-rate", how="rate:mean")
+            for name in ("memory", "memory.usage"):
+                fake.metric.measured(id_, name, point, policy="concertim-rate")
+        cloud = OpenStackCloud(credentials(fake.credentials("admin")), name="one", clock=SystemClock(), telemetry=Telemetry())
+        needs = MeterNeeds(name="m", clock=SystemClock(), telemetry=Telemetry(), cloud=lambda name: cloud)
+        meter = gnocchi.build(gnocchi.Options(), needs)
+        times = []
+        for _ in range(ROUNDS):
+            before = sum(fake.count("metric", path) for path in ASKED)
+            began = time.perf_counter()
+            found = await meter.samples((PROJECT,), now, 60, per_vcpu=False)
+            times.append(time.perf_counter() - began)
+            asked = sum(fake.count("metric", path) for path in ASKED) - before
+        await cloud.close()
+    print(
+        f"Gnocchi: {len(found.samples)} values of {found.servers} servers in {statistics.median(times):.2f} s, {asked} requests"
+    )
 
 
 if __name__ == "__main__":

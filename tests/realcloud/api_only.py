@@ -185,6 +185,11 @@ REASONS = (
         "A server that is deleted leaves its group without an event of the group.",
         _lost_some,
     ),
+    # --- Placement ---
+    Reason(
+        ("ResourceProvider",), (), ("not announced",),
+        "Placement has no notifications.",
+    ),
     # --- Glance ---
     Reason(
         ("Image",), ("os_hash_algo", "os_hash_value", "os_hidden"), ("never said",),
@@ -228,6 +233,30 @@ REASONS = (
         "Heat's list has an empty one for every stack.",
     ),
     # --- Cinder ---
+    Reason(
+        ("Volume",), ("bootable", "multiattach"), ("never said",),
+        "They aren't in Cinder's notifications.",
+    ),
+    Reason(
+        ("VolumeType",), (), ("not announced",),
+        "What Cinder announces of types is not read: it lacks what they are for (`extra_specs`).",
+    ),
+    Reason(
+        ("StoragePool",), (), ("not announced",),
+        "Cinder announces capacities now and then, and says nothing when a pool appears.",
+        seldom=True,
+    ),
+    Reason(
+        ("StoragePool",),
+        (
+            "allocated_capacity_gb", "availability_zone", "driver_version", "free_capacity_gb", "max_over_subscription_ratio",
+            "name", "provisioned_capacity_gb", "reserved_percentage", "service_state", "service_status", "storage_protocol",
+            "total_capacity_gb", "vendor_name", "virtual_free", "volume_backend_name",
+        ),
+        ("never said", "said otherwise", "said alone"),
+        "`capacity.pool` has the capacities alone, as of when it was sent.",
+        seldom=True,
+    ),
     Reason(
         ("Volume",), ("metadata",), ("said otherwise",),
         "The metadata calls of Cinder's API announce nothing.",

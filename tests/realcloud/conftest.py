@@ -1,4 +1,4 @@
-"""What the four parts share: two tenants of a module's own, who leave nothing behind, and figures that are printed at the end.
+"""What the parts share: two tenants of a module's own, who leave nothing behind, and figures that are printed at the end.
 
 Only `pytest tests/realcloud` comes here (`make test-cloud`): the cloud has to be up.
 """
@@ -28,16 +28,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
-    """Print the figures; keep them when all four parts have passed."""
+    """Print the figures; keep those of the parts that have passed."""
     found = config.stash[_FIGURES]
     if not found.parts:
         return
     found.measure_cloud()
-    text = found.page()
     terminalreporter.write_sep("=", "what was measured")
-    terminalreporter.write_line(text)
-    if exitstatus == 0 and len(found.parts) == figures.PARTS:
-        terminalreporter.write_line(f"kept in {found.keep()}; `python tests/realcloud/page.py` puts it into docs/realcloud.md")
+    terminalreporter.write_line(found.page())
+    bad = [report.nodeid for outcome in ("failed", "error") for report in terminalreporter.stats.get(outcome, ())]
+    whole = config.option.keyword == "" and not any("::" in word for word in config.args)
+    passed = [name for name in found.parts if whole and not any(f"/test_{name.partition('.')[0]}_" in one for one in bad)]
+    if passed:
+        terminalreporter.write_line(
+            f"kept in {found.keep(passed)}; `python tests/realcloud/page.py` puts it into docs/realcloud.md"
+        )
 
 
 @pytest.fixture(scope="session", name="figures")

@@ -13,8 +13,7 @@ from pathlib import Path
 from vedette import __version__
 
 ROOT = Path(__file__).parents[2]
-KEPT = ROOT / "build" / "realcloud" / "figures.md"
-PARTS = 5
+KEPT = ROOT / "build" / "realcloud"
 HOME = Path(os.environ.get("RC_HOME", "/var/lib/realcloud"))
 
 
@@ -37,24 +36,30 @@ class Figures:
         memory = sum(filter(None, (_memory(pid) for pid in _processes(groups))))
         self._cloud = f"{len(groups)} services, {memory / 1024**2:.1f} GiB" if memory else f"{len(groups)} services"
 
-    def page(self) -> str:
-        """All of it, as Markdown."""
-        day = time.strftime("%Y-%m-%d", time.gmtime())
-        cores = os.cpu_count()
-        head = (
-            f"{day}, Vedette {__version__}, Python {platform.python_version()}, {cores} cores, "
-            f"RabbitMQ {_version('rabbitmq-server')}, Nova {_version('nova-api')}, Neutron {_version('neutron-server')}, "
-            f"Octavia {_version('octavia-api')}; the cloud: {self._cloud}; the run: {time.monotonic() - self._began:.0f} s."
+    def head(self) -> str:
+        """When, and of what."""
+        return (
+            f"{time.strftime('%Y-%m-%d', time.gmtime())}, Vedette {__version__}, Python {platform.python_version()}, "
+            f"{os.cpu_count()} cores, RabbitMQ {_version('rabbitmq-server')}, Nova {_version('nova-api')}, "
+            f"Neutron {_version('neutron-server')}, Octavia {_version('octavia-api')}; the cloud: {self._cloud}; "
+            f"{len(self.parts)} of the parts in {time.monotonic() - self._began:.0f} s.\n"
         )
-        parts = [head]
-        for name, rows in self.parts.items():
-            table = "\n".join(f"| {what} | {value} |" for what, value in rows)
-            parts.append(f"**{name}**\n\n| | |\n|---|---|\n{table}")
-        return "\n\n".join(parts) + "\n"
 
-    def keep(self) -> Path:
-        KEPT.parent.mkdir(parents=True, exist_ok=True)
-        KEPT.write_text(self.page())
+    def part(self, name: str) -> str:
+        """One part, as Markdown."""
+        table = "\n".join(f"| {what} | {value} |" for what, value in self.parts[name])
+        return f"**{name}**\n\n| | |\n|---|---|\n{table}\n"
+
+    def page(self) -> str:
+        """All of it."""
+        return "\n".join([self.head(), *map(self.part, self.parts)])
+
+    def keep(self, names: Iterable[str]) -> Path:
+        """Of these parts, in a file each: a run of the others leaves them there."""
+        KEPT.mkdir(parents=True, exist_ok=True)
+        (KEPT / "head.md").write_text(self.head())
+        for name in names:
+            (KEPT / f"part-{name.partition('.')[0]}.md").write_text(self.part(name))
         return KEPT.relative_to(ROOT)
 
 

@@ -1,4 +1,4 @@
-"""Puts the figures of the last run whose four parts passed (build/realcloud), and the table of api_only.py, into
+"""Puts the figures of each part, from when it last passed (build/realcloud), and the table of api_only.py, into
 docs/realcloud.md: `python tests/realcloud/page.py`. A test compares the table.
 """
 
@@ -11,7 +11,7 @@ import api_only
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "realcloud.md"
-KEPT = ROOT / "build" / "realcloud" / "figures.md"
+KEPT = ROOT / "build" / "realcloud"
 
 
 def part(text: str, name: str) -> str:
@@ -31,4 +31,6 @@ def page(text: str, figures: str) -> str:
 
 if __name__ == "__main__":
     was = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(page(was, KEPT.read_text(encoding="utf-8") if KEPT.exists() else part(was, "figures")), encoding="utf-8")
+    kept = [KEPT / "head.md", *sorted(KEPT.glob("part-*.md"))]
+    figures = "\n".join(file.read_text(encoding="utf-8") for file in kept) if len(kept) > 1 else part(was, "figures")
+    PAGE.write_text(page(was, figures), encoding="utf-8")

@@ -24,12 +24,13 @@ from bus import AMQP_URL, Bus
 from tenants import AUTH_URL, PASSWORD, PATIENCE, REGION, connect
 
 from vedette.kit.clock import parse_us
+from vedette.model.reading import OPENSTACK
 from vedette.plugins import kinds
 from vedette.testing.tls import Authority
 
 SOURCE = "real"
 BASE = "/apis/openstack.vedette.dev/v1"
-PLURALS = {kind.kind: kind.plural for kind in kinds()}
+PLURALS = {kind.kind: kind.plural for kind in kinds() if kind.group == OPENSTACK}
 SAMPLE = re.compile(r"^vedette_(?P<name>\w+?)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$", re.MULTILINE)
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 ACCOUNT = {
