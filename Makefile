@@ -73,6 +73,8 @@ bench: $(VENV)/.dev build/peers/.made ## What it costs and carries, each figure 
 	@$(VENV)/bin/python bench/dispatch.py
 	$(SAY) 'bench/audits.py'
 	@$(VENV)/bin/python bench/audits.py
+	$(SAY) 'bench/mirror.py'
+	@$(VENV)/bin/python bench/mirror.py
 	$(SAY) 'bench/strategies.py'
 	@$(VENV)/bin/python bench/strategies.py --watcher=build/peers/bin/python
 	$(SAY) 'bench/big_log.py'

@@ -1,7 +1,8 @@
-"""What a mirror costs: a full comparison of a large cloud with a front end that equals it, and changes as they come.
+"""What a mirror costs: a full comparison of a large cloud with a front end that equals it, changes as they come, measurements.
 
 The inventory is in SQLite, the (fake) front end is a process of its own on 127.0.0.1. The floor of a comparison is reading the
-front end's lists, decoded and thrown away. Then a round of measurements of 1,000 servers: read, and put. `python bench/mirror.py [stacks] [servers]`
+front end's lists, decoded and thrown away. Then a round of measurements of 1,000 servers: read, and put.
+`python bench/mirror.py [stacks] [servers]`
 """
 
 from __future__ import annotations
@@ -222,7 +223,8 @@ async def gnocchi_round(servers: int) -> None:
                     "network.incoming.bytes", "network.outgoing.bytes",
                 ),
                 fake.metric.resource("instance_disk", "", project_id=PROJECT, instance_id=id_): (
-                    "disk.device.read.bytes", "disk.device.write.bytes", "disk.device.read.requests", "disk.device.write.requests",
+                    "disk.device.read.bytes", "disk.device.write.bytes", "disk.device.read.requests",
+                    "disk.device.write.requests",
                 ),
                 id_: ("cpu",),
             }  # fmt: skip
