@@ -146,6 +146,7 @@ async def main(stacks: int, servers: int) -> None:
             cloud=lambda name: heat,  # type: ignore[arg-type,return-value]
             absent=never,
             keep=keeper.keep,
+            keep_only=keeper.keep_only,
             recall=keeper.recall,
             remember=keeper.remember,
         )

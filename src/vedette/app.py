@@ -475,6 +475,7 @@ class Service:
             cloud=cloud,
             absent=lambda key: absent(key, store, kinds, cloud(key.source)),
             keep=keeper.keep,
+            keep_only=keeper.keep_only,
             recall=keeper.recall,
             remember=keeper.remember,
         )

@@ -786,6 +786,8 @@ class MirrorNeeds(msgspec.Struct, frozen=True, kw_only=True):
     keep: Callable[[Sequence[Mirrored], Sequence[Mirrored]], Awaitable[None]]
     """`keep(there, gone)`: tell the log which objects are mirrored now, and which are no more. What it knows already costs
     nothing."""
+    keep_only: Callable[[Sequence[Mirrored]], Awaitable[None]]
+    """The same after a comparison: these are all there are."""
     recall: Callable[[], Awaitable[Mapping[str, bytes]]]
     """Everything that was remembered."""
     remember: Callable[[Mapping[str, bytes | None]], Awaitable[None]]

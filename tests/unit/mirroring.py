@@ -71,6 +71,10 @@ class Place:
             for one in gone:
                 self.kept.pop(f"{one.type}:{one.object_id}", None)
 
+        async def keep_only(there: Sequence[Mirrored]) -> None:
+            self.kept.clear()
+            await keep(there, ())
+
         async def recall() -> Mapping[str, bytes]:
             return dict(self.memory)
 
@@ -91,6 +95,7 @@ class Place:
             cloud=lambda name: cloud,
             absent=absent,
             keep=keep,
+            keep_only=keep_only,
             recall=recall,
             remember=remember,
         )

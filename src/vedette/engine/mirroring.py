@@ -75,6 +75,11 @@ class Keeper:
         for id_ in old:
             self._known.pop(id_, None)
 
+    async def keep_only(self, there: Sequence[Mirrored]) -> None:
+        """See ports.MirrorNeeds."""
+        ids = {ident(one) for one in there}
+        await self.keep(there, [one for id_, one in self._known.items() if id_ not in ids])
+
     async def recall(self) -> Mapping[str, bytes]:
         return {row.key: row.value for row in await self._store.state(self._name, SPACE)}
 

@@ -44,6 +44,8 @@ LOOK_AGAIN = 2.0
 """Seconds after which a stack that Heat is at work on is asked again for what is in it."""
 MOST_LOOKS = 20
 """Stacks that are asked for one unknown server."""
+MOST_OUTPUTS, LONGEST_OUTPUT = 100, 1_000
+"""Of a stack that are shown, and characters of one."""
 DETAIL = "detail/"
 """Begins the names under which `Detail`s are remembered."""
 PATHS = {"template": "/api/v1/templates", "rack": "/api/v1/racks", "device": "/api/v1/devices"}
@@ -157,7 +159,7 @@ class There:
 
 
 def stands_for(what: What, row: JsonObject) -> str:
-    """The cloud's id of what a row shows; "": it isn't ours. Old front ends had ids of devices without their dashes."""
+    """The cloud's id of what a row shows; "": it isn't ours."""
     if what == "template":
         return str(row.get("foreign_id") or "")
     metadata = row.get("metadata")
@@ -331,7 +333,7 @@ class ConcertimMirror:
             await one(self._sync_template, id_)
         done.objects = sum(map(len, self.there.of.values()))
         ours = ((what, one) for what, every in self.there.of.items() for one in every if self._is_ours(what, one))
-        await self._needs.keep([self._mirrored(what, one) for what, one in ours], ())
+        await self._needs.keep_only([self._mirrored(what, one) for what, one in ours])
         if again:
             raise again[0]
         return done
@@ -400,6 +402,15 @@ class ConcertimMirror:
         gone = remembered.keys() - world.stacks.keys()
         if gone:
             await self._needs.remember({DETAIL + id_: None for id_ in gone})
+        self._forget_gone()
+
+    def _forget_gone(self) -> None:
+        """What is remembered of stacks and objects that neither the cloud nor the front end has any more."""
+        stacks = self.world.stacks.keys() | self.there.of["rack"].keys() | {"templates"}
+        for id_ in [one for one, lock in self._locks.items() if one not in stacks and not lock.locked()]:
+            del self._locks[id_]
+        self._asked_at = {id_: at for id_, at in self._asked_at.items() if id_ in stacks}
+        self._settled = {key: mark for key, mark in self._settled.items() if key[1] in self.there.of[key[0]]}
 
     # --- what changed ------------------------------------------------------------------------------------------------------
 
@@ -503,8 +514,8 @@ class ConcertimMirror:
     # --- what Heat says ----------------------------------------------------------------------------------------------------
 
     def _is_stale(self, id_: str) -> bool:
-        detail, (status, updated) = self.world.details.get(id_), _moment(self.world.stacks[id_])
-        return detail is None or (detail.status, detail.updated) != (status, updated)
+        detail, stack = self.world.details.get(id_), self.world.stacks.get(id_)
+        return detail is None or stack is None or (detail.status, detail.updated) != _moment(stack)
 
     async def _look_at(self, stacks: Sequence[str]) -> None:
         """Ask Heat for these. What it does not tell of one now is asked for again at the next comparison."""
@@ -708,8 +719,8 @@ class ConcertimMirror:
 
     async def _without_object(self, stack: str, member: Member, row: JsonObject, *, left: bool) -> str | None:
         """A device that stands for nothing of this stack any more."""
-        detail = self.world.details[stack]
-        settled = detail.status.endswith("_COMPLETE") and not self._is_stale(stack)
+        detail = self.world.details.get(stack)
+        settled = detail is not None and detail.status.endswith("_COMPLETE") and not self._is_stale(stack)
         if not (left and settled) and not await self._absent(wanted.KINDS[member.type], member.id):
             return None
         return await self._remove("device", member.id, f"{PATHS['device']}/{row['id']}")
@@ -918,14 +929,14 @@ def _moment(stack: JsonObject) -> tuple[str, str]:
 def _outputs(said: Any) -> tuple[tuple[str, str], ...]:
     """Without those that look like secrets, by their names or by what they hold: a stack may well give out a private key."""
     found: list[tuple[str, str]] = []
-    for one in said if isinstance(said, list) else ():
+    for one in said[:MOST_OUTPUTS] if isinstance(said, list) else ():
         if not isinstance(one, dict) or not one.get("output_key") or one.get("output_value") is None:
             continue
         key, value = str(one["output_key"]), one["output_value"]
         text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
         kept = msgspec.json.decode(scrub(msgspec.json.encode({key: value})))
         if kept == {key: value} and "PRIVATE KEY" not in text and MASK not in text:
-            found.append((key, text[:1000]))
+            found.append((key, text[:LONGEST_OUTPUT]))
     return tuple(found)
 
 
