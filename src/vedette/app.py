@@ -243,7 +243,8 @@ class Service:
             offer=ingest.offer,
             records=self.records,
             audits=self.audits,
-            samples=None if self.polling is None else self.polling.shown,
+            mirrors=lambda: [one.status() for one in self.mirrors.values()],
+            polling=self.polling,
         )
         self._spawn("watch", partial(keep_running, "watch", hub.run))
         self._spawn("retention", partial(keep_running, "retention", retention.run))

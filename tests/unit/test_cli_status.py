@@ -13,6 +13,8 @@ from vedette.cli.status import lines
 from vedette.clients.vedette import (
     CloudNow,
     KindReport,
+    MirrorNow,
+    PollingNow,
     ResyncNow,
     SourceNow,
     StatusNow,
@@ -211,3 +213,22 @@ def test_the_doctor_tells_what_keeps_verify_from_looking_and_what_has_yet_to_com
     assert ("warn", "what changes without a word can't be looked after: refused") in [one[:2] for one in found]
     now = status(kind("port", "never", complete_at=None), state="waiting")
     assert about_the_api(now, configured())[0][:2] == ("note", "nothing was compared yet: ")
+
+
+def test_mirrors_and_measurements_have_a_line_each() -> None:
+    now = status(
+        kind("port"),
+        mirrors=(
+            MirrorNow("racks", compared_at=at(5), objects=12),
+            MirrorNow("other", trouble="the front end is away", failed=2, kept=1),
+        ),
+        polling=PollingNow(at(9), 30, 140, 10),
+    )
+    assert shown(now)[3:6] == [
+        "mirror    racks: 12 objects, compared 5 s ago",
+        "mirror    other: 0 objects, not compared yet; the front end is away; 2 refused there (the log names them); "
+        "1 left, since nobody confirms that the cloud has them no more",
+        "measured  9 s ago: 30 servers, 140 values, 10 without data",
+    ]
+    (line,) = [one for one in shown(status(kind("port"), polling=PollingNow(trouble="no Gnocchi"))) if one.startswith("measured")]
+    assert line == "measured  not yet: 0 servers, 0 values; no Gnocchi"

@@ -30,6 +30,7 @@ from vedette.api.status import of_code, status
 from vedette.api.tickets import Tickets
 from vedette.engine.audits import Audits
 from vedette.engine.dispatch import Dispatch
+from vedette.engine.polling import Polling
 from vedette.engine.records import Records
 from vedette.engine.resync import Resync
 from vedette.engine.verify import Verify
@@ -38,8 +39,7 @@ from vedette.errors import Forbidden, VedetteError
 from vedette.kit.clock import Clock
 from vedette.kit.log import kv
 from vedette.kit.telemetry import Telemetry
-from vedette.model.sample import Sample
-from vedette.ports import Authenticator, Identity, Kind, Offer, SourceStatus, Store
+from vedette.ports import Authenticator, Identity, JsonObject, Kind, Offer, SourceStatus, Store
 
 log = logging.getLogger("vedette.api")
 http_log = logging.getLogger("vedette.api.http")
@@ -113,8 +113,10 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     records: Records | None = None
     """Of audits and plans; None: there are none."""
     audits: Audits | None = None
-    samples: Callable[[], Sequence[Sample]] | None = None
-    """The last measurements of servers; None: nobody reads any."""
+    mirrors: Callable[[], Sequence[JsonObject]] = tuple
+    """How it stands with each mirror."""
+    polling: Polling | None = None
+    """Measurements of servers; None: nobody reads any."""
 
 
 def _as_it_is(_request: web.Request, why: Exception) -> Exception:

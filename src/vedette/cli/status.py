@@ -15,7 +15,17 @@ from vedette.cli.reach import DEFAULT_URL, CaOption, CloudOption, InsecureOption
 from vedette.cli.show import ago, coming, counted, plain, size
 
 if TYPE_CHECKING:
-    from vedette.clients.vedette import CloudNow, HandlerNow, KindReport, ResyncNow, SourceNow, StatusNow, VerifyNow
+    from vedette.clients.vedette import (
+        CloudNow,
+        HandlerNow,
+        KindReport,
+        MirrorNow,
+        PollingNow,
+        ResyncNow,
+        SourceNow,
+        StatusNow,
+        VerifyNow,
+    )
 
 BEHIND = 1000
 """Entries of the log that may be still to be sorted or told before it is worth a word."""
@@ -75,6 +85,10 @@ def lines(now: StatusNow, at: float) -> Iterator[str]:
         if cloud is not None:
             yield from _cloud(cloud, at)
     yield from _handlers(now.handlers)
+    for mirror in now.mirrors:
+        yield _row("mirror", f"{plain(mirror.name)}: {_mirror(mirror, at)}")
+    if now.polling is not None:
+        yield _row("measured", _polling(now.polling, at))
     store, watch = now.store, now.watch
     behind = _number(store.head_revision) - _number(watch.position)
     late = _odd(f"; {behind:,} entries are still to be told") if behind > BEHIND else ""
@@ -212,6 +226,25 @@ def _how(one: HandlerNow) -> str:
         letters = counted(one.dead_letters, "dead letter")
         parts.append(_odd(f"{letters} (vedette deadletters --handler {plain(one.name)})"))
     return "; ".join(parts)
+
+
+def _mirror(one: MirrorNow, at: float) -> str:
+    compared = f"compared {ago(one.compared_at, at)}" if one.compared_at else "not compared yet"
+    parts = [f"{counted(one.objects, 'object')}, {compared}"]
+    if one.trouble:
+        parts.append(_odd(plain(one.trouble), RED))
+    if one.failed:
+        parts.append(_odd(f"{one.failed:,} refused there (the log names them)"))
+    if one.kept:
+        parts.append(_odd(f"{one.kept:,} left, since nobody confirms that the cloud has them no more"))
+    return "; ".join(parts)
+
+
+def _polling(one: PollingNow, at: float) -> str:
+    read = ago(one.read_at, at) if one.read_at else "not yet"
+    missing = f", {one.missing:,} without data" if one.missing else ""
+    trouble = f"; {_odd(plain(one.trouble), RED)}" if one.trouble else ""
+    return f"{read}: {counted(one.servers, 'server')}, {counted(one.samples, 'value')}{missing}{trouble}"
 
 
 def _number(revision: str) -> int:

@@ -302,6 +302,31 @@ class HandlerNow(msgspec.Struct, frozen=True, rename="camel"):
     last_error: str = ""
 
 
+class MirrorNow(msgspec.Struct, frozen=True, rename="camel"):
+    """A mirror, and its last full comparison."""
+
+    name: str
+    compared_at: str | None = None
+    objects: int = 0
+    kept: int = 0
+    """Not removed, because nobody confirms that the cloud has them no more."""
+    failed: int = 0
+    """Refused by the other system."""
+    trouble: str = ""
+    """Why it can't be compared now."""
+
+
+class PollingNow(msgspec.Struct, frozen=True, rename="camel"):
+    """The last round of measurements of servers."""
+
+    read_at: str | None = None
+    servers: int = 0
+    samples: int = 0
+    missing: int = 0
+    """Values without data."""
+    trouble: str = ""
+
+
 class StatusNow(msgspec.Struct, frozen=True):
     """How the service is."""
 
@@ -309,6 +334,8 @@ class StatusNow(msgspec.Struct, frozen=True):
     store: StoreNow = StoreNow()
     clouds: tuple[CloudNow, ...] = ()
     handlers: tuple[HandlerNow, ...] = ()
+    mirrors: tuple[MirrorNow, ...] = ()
+    polling: PollingNow | None = None
     watch: WatchNow = WatchNow()
 
 

@@ -12,11 +12,12 @@ import logging
 import random
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from vedette.errors import NotFound, TryLater, VedetteError
-from vedette.kit.clock import Clock
+from vedette.kit.clock import Clock, rfc3339_us
 from vedette.kit.log import kv
 from vedette.kit.tasks import wait_for_event
 from vedette.kit.telemetry import Telemetry
@@ -156,6 +157,8 @@ class Mirroring:
         self._due = asyncio.Event()
         self._rng = random.Random()
         self.last: Compared | None = None
+        self._compared_at = 0
+        """UTC microseconds."""
         self.trouble = ""
         """Why the last comparison failed; "" it did not."""
         self._seconds = telemetry.gauge("mirror_compare_seconds", "What the last full comparison of a mirror took", "mirror")
@@ -199,7 +202,7 @@ class Mirroring:
         if self.trouble:
             log.info("a mirror can be compared again", extra=kv(mirror=self._name))
         self.trouble = ""
-        self.last = done
+        self.last, self._compared_at = done, self._clock.now_us()
         self._compared.labels(self._name, "done").inc()
         self._seconds.labels(self._name).set(took)
         self._objects.labels(self._name).set(done.objects)
@@ -213,7 +216,19 @@ class Mirroring:
         )
         return True
 
+    def status(self) -> dict[str, Any]:
+        """For `/v1/status`."""
+        done = self.last or Compared()
+        return {
+            "name": self._name,
+            "comparedAt": rfc3339_us(self._compared_at) if self._compared_at else None,
+            **msgspec.to_builtins(done),
+            "trouble": self.trouble,
+        }
+
     async def _until_settled(self) -> None:
+        if not self._settled():
+            log.info("a mirror waits until the inventory has been listed", extra=kv(mirror=self._name, most_s=PATIENCE))
         end = self._clock.monotonic() + PATIENCE
         while not self._settled() and self._clock.monotonic() < end:
             await self._clock.sleep(LOOK)

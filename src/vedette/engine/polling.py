@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vedette.errors import NotFound, TryLater, VedetteError
-from vedette.kit.clock import Clock
+from vedette.kit.clock import Clock, rfc3339_us
 from vedette.kit.log import kv
 from vedette.kit.telemetry import Telemetry
 from vedette.model.sample import UNITS, Sample, Samples
@@ -94,6 +94,17 @@ class Polling:
         self._missing.inc(found.missing)
         await asyncio.gather(*(self._push(name, sink, found.samples) for name, sink in self._sinks.items()))
         return True
+
+    def status(self) -> dict[str, Any]:
+        """For `/v1/status`."""
+        last = self.last
+        return {
+            "readAt": rfc3339_us(last.at) if last.at else None,
+            "servers": last.servers,
+            "samples": len(last.samples),
+            "missing": last.missing,
+            "trouble": "; ".join(f"{where}: {why}" if where else why for where, why in self._told.items() if why),
+        }
 
     def shown(self) -> Sequence[Sample]:
         """The last values; none when they are too old to be called present."""

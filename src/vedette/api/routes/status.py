@@ -33,9 +33,9 @@ def routes(needs: Needs) -> list[web.RouteDef]:
         """What servers use, for Prometheus: nothing of ours, and every project's, so for whom `/metrics` is for."""
         if not is_loopback(request):
             need_admin(request)
-        if needs.samples is None:
+        if needs.polling is None:
             raise NotFound("servers are not measured: add a section polling to the configuration")
-        body = exposition(needs.samples())
+        body = exposition(needs.polling.shown())
         return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def tell(request: web.Request) -> web.Response:
@@ -63,6 +63,8 @@ def routes(needs: Needs) -> list[web.RouteDef]:
             },
             "clouds": _clouds(needs),
             "handlers": needs.dispatch.status(),
+            "mirrors": needs.mirrors(),
+            "polling": None if needs.polling is None else needs.polling.status(),
             "watch": {"position": str(needs.hub.position), "watchers": needs.hub.watchers},
         }
         return web.Response(body=msgspec.json.encode(body) + b"\n", content_type="application/json")
