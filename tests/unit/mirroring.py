@@ -29,6 +29,8 @@ class Heat:
         self.resources: dict[str, list[JsonObject]] = {}
         self.asked: list[str] = []
         self.away = False
+        self.broken: set[str] = set()
+        """Stacks that it answers with an error."""
 
     async def get(self, service: str, path: str, params: Sequence[tuple[str, str]] = (), microversion: str = "") -> Answer:
         assert service == "orchestration"
@@ -36,6 +38,8 @@ class Heat:
             raise CloudUnavailable("Heat does not answer", delay=1)
         self.asked.append(path)
         _, _, name, id_, *more = path.split("/")
+        if id_ in self.broken:
+            raise CloudUnavailable(f"Heat answered 500 to {path}", delay=1)
         stack = self.stacks.get(id_)
         if stack is None or stack["stack_name"] != name:
             raise NotFound(f"no stack {name}/{id_}")

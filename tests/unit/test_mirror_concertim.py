@@ -182,6 +182,23 @@ async def test_heat_that_does_not_answer_removes_nothing() -> None:
         assert here.writes() == []
 
 
+async def test_one_stack_that_heat_can_not_tell_of_keeps_no_other_from_being_shown() -> None:
+    async with place() as here:
+        broken, _ = here.in_stack(1)
+        fine, (server,) = here.in_stack(1)
+        here.heat.broken = {broken}
+        with pytest.raises(CloudUnavailable):
+            await here.mirror.compare()
+        assert here.rack(fine)
+        assert here.front.by("rack", broken) == []
+        # And news is taken up meanwhile.
+        await here.said("Server", server, {"OS-EXT-STS:vm_state": "stopped"})
+        assert here.device(server)["status"] == "STOPPED"
+        here.heat.broken = set()
+        await here.mirror.compare()
+        assert here.rack(broken)
+
+
 async def test_a_server_that_left_its_stack_leaves_the_rack() -> None:
     async with place() as here:
         stack, servers = await compared(here, 2)

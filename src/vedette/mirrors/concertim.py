@@ -245,7 +245,6 @@ class ConcertimMirror:
             except VedetteError as why:
                 self._why = str(why)
                 raise
-            self._ready.set()
             return done
 
     async def push(self, samples: Sequence[Sample]) -> Pushed:
@@ -302,12 +301,14 @@ class ConcertimMirror:
             await self._load_there()
         finally:
             self._written = None
+        again: list[VedetteError] = []
         self._changed = set()
         try:
-            await self._load_world()
+            await self._load_world(again)
         finally:
             self._changed = None
-        again: list[TryLater] = []
+        # What is known is known from here on, also when some of what follows fails.
+        self._ready.set()
 
         async def one(work: Callable[[str], Awaitable[str | None]], id_: str) -> None:
             try:
@@ -367,7 +368,8 @@ class ConcertimMirror:
                 there.put(what_, row_)
         self.there = there
 
-    async def _load_world(self) -> None:
+    async def _load_world(self, failed: list[VedetteError]) -> None:
+        """`failed`: why Heat told nothing of some stacks; these stay as they are shown."""
         world = World()
         every = self._needs.inventory.all
         for kind, place in (
@@ -397,7 +399,7 @@ class ConcertimMirror:
         for key in list(self._changed or ()):
             await self._take(key)
         self._stack_of = {}
-        await self._look_at([id_ for id_ in world.stacks if self._is_stale(id_)])
+        await self._look_at([id_ for id_ in world.stacks if self._is_stale(id_)], failed)
         self._index(*world.details)
         gone = remembered.keys() - world.stacks.keys()
         if gone:
@@ -517,8 +519,9 @@ class ConcertimMirror:
         detail, stack = self.world.details.get(id_), self.world.stacks.get(id_)
         return detail is None or stack is None or (detail.status, detail.updated) != _moment(stack)
 
-    async def _look_at(self, stacks: Sequence[str]) -> None:
-        """Ask Heat for these. What it does not tell of one now is asked for again at the next comparison."""
+    async def _look_at(self, stacks: Sequence[str], failed: list[VedetteError] | None = None) -> None:
+        """Ask Heat for these. What it does not tell of one is raised, or put into `failed`, so that one does not keep the others
+        from being shown."""
         told: dict[str, bytes | None] = {}
 
         async def one(id_: str) -> None:
@@ -530,6 +533,11 @@ class ConcertimMirror:
                 detail = await self._detail(id_, stack)
             except NotFound:
                 return  # gone meanwhile: that is news of its own
+            except VedetteError as why:
+                if failed is None:
+                    raise
+                failed.append(why)
+                return
             if detail != self.world.details.get(id_):
                 self.world.details[id_] = detail
                 told[DETAIL + id_] = msgspec.json.encode(detail)
