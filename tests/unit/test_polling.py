@@ -142,12 +142,12 @@ async def test_trouble_is_said_once_and_ends(caplog: pytest.LogCaptureFixture) -
         assert await here.polling.look()
     here.sink_trouble = None
     await here.polling.look()
-    said = [one.message.partition(",")[0] for one in caplog.records]
+    said = [one.message.partition(", and")[0] for one in caplog.records]
     assert said == [
         "servers can't be measured",
-        "measurements go on",
+        "it is over that servers can't be measured",
         "measurements can't be handed to racks",
-        "measurements go on",
+        "it is over that measurements can't be handed to racks",
     ]
     assert here.count('vedette_polling_pushed_total{outcome="failed",sink="racks"}') == 4
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from vedette.errors import NotFound, TryLater, VedetteError
 from vedette.kit.clock import Clock, rfc3339_us
-from vedette.kit.log import kv
 from vedette.kit.telemetry import Telemetry
 from vedette.model.sample import UNITS, Sample, Samples
 from vedette.ports import Cloud, Pushed, Sampler, TakesSamples
@@ -84,9 +83,10 @@ class Polling:
             )
         except VedetteError as why:
             self._rounds.labels("failed").inc()
-            self._say("", str(why))
+            self._say("servers can't be measured", str(why))
             return False
-        self._say("", "")
+        self._say("servers can't be measured", "")
+        self._say("some servers have no data", found.trouble)
         self.last = found
         self._rounds.labels("done").inc()
         self._servers.set(found.servers)
@@ -103,7 +103,7 @@ class Polling:
             "servers": last.servers,
             "samples": len(last.samples),
             "missing": last.missing,
-            "trouble": "; ".join(f"{where}: {why}" if where else why for where, why in self._told.items() if why),
+            "trouble": "; ".join(f"{what}: {why}" for what, why in self._told.items() if why),
         }
 
     def shown(self) -> Sequence[Sample]:
@@ -112,23 +112,23 @@ class Polling:
         return self.last.samples if age < STALE * self._interval else ()
 
     async def _push(self, name: str, sink: TakesSamples, samples: Sequence[Sample]) -> None:
+        what = f"measurements can't be handed to {name}"
         try:
             done: Pushed = await sink.push(samples)
         except VedetteError as why:
             self._pushed.labels(name, "failed").inc(len(samples))
-            self._say(name, str(why))
+            self._say(what, str(why))
             return
-        self._say(name, done.trouble)
+        self._say(what, done.trouble)
         for outcome in ("sent", "unknown", "failed"):
             self._pushed.labels(name, outcome).inc(getattr(done, outcome))
 
-    def _say(self, where: str, trouble: str) -> None:
-        if trouble and trouble != self._told.get(where):
-            what = f"measurements can't be handed to {where}" if where else "servers can't be measured"
+    def _say(self, what: str, trouble: str) -> None:
+        if trouble and trouble != self._told.get(what):
             log.warning("%s, and it is tried again with the next round: %s", what, trouble)
-        elif not trouble and self._told.get(where):
-            log.info("measurements go on", extra=kv(to=where or "all"))
-        self._told[where] = trouble
+        elif not trouble and self._told.get(what):
+            log.info("it is over that %s", what)
+        self._told[what] = trouble
 
     # --- projects ----------------------------------------------------------------------------------------------------------
 

@@ -73,7 +73,8 @@ async def samples(
         project = str(row.get("project_id") or "")
         told += [Sample(id_, project, name, value) for name, value in values.items() if value is not None]
         missing += sum(value is None for value in values.values())
-    return Samples(at, tuple(told), len(servers), missing)
+    refused = [f"{one.how} of {one.without} metrics: {one.refused}" for one in (rates, means, sizes) if one.refused]
+    return Samples(at, tuple(told), len(servers), missing, "; ".join(refused))
 
 
 def _sizes(per_vcpu: bool) -> tuple[str, ...]:

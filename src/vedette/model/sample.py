@@ -41,3 +41,5 @@ class Samples(msgspec.Struct, frozen=True):
     """That the datasource knows in these projects."""
     missing: int = 0
     """Values that these servers should have and have no data for: they are not among the samples, and never 0."""
+    trouble: str = ""
+    """Why some have none, where the datasource says it: an archive policy without the aggregation, say."""

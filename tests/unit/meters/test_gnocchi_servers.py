@@ -134,6 +134,8 @@ async def test_one_without_the_aggregation_spoils_no_other(place: Place) -> None
     found = await place.samples()
     assert len(found.samples) == 5
     assert found.servers == 6
+    assert "rate:mean of 1 metrics: " in found.trouble
+    assert "unknown aggregation" in found.trouble
 
 
 async def test_many_servers_are_few_questions(place: Place) -> None:
