@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from vedette.config import load_text, show
+from vedette.cli.diagnose_mirror import check_mirror
+from vedette.config import MirrorConfig, load_text, show
 from vedette.errors import ConfigError
 from vedette.kit.clock import SystemClock
 from vedette.kit.telemetry import Telemetry
 from vedette.mirrors import concertim
 from vedette.ports import MirrorNeeds
+from vedette.testing.concertim import PASSWORD, Dialect, FakeConcertim
 
 GOOD = """
 auth: {mode: none}
@@ -96,3 +98,34 @@ def test_what_only_building_finds(options: dict[str, object], said: str) -> None
         concertim.build(concertim.Options(**given), needs)  # type: ignore[arg-type]
     assert said in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dialect", ["v1", "v2"])
+async def test_doctor_looks_at_a_front_end(dialect: Dialect) -> None:
+    async with FakeConcertim(dialect) as front:
+
+        async def found(**options: object) -> list[tuple[str, str]]:
+            given = {"url": front.url, "password": concertim.Secret(PASSWORD), **options}
+            mirror = MirrorConfig(name="racks", type="concertim", options=concertim.Options(**given))  # type: ignore[arg-type]
+            return [(one.level, one.message) async for one in check_mirror(mirror)]
+
+        if dialect == "v1":
+            assert await found() == [
+                ("ok", f"{front.url}: a front end of v1, 0 of 1 users with a project, 0 templates"),
+                ("warn", "none of its users has a project: there will be no racks"),
+            ]
+            front.add_user("ada", project_id="p")
+            assert [level for level, _ in await found()] == ["ok"]
+        else:
+            front.add_team("a", "p")
+            front.templates.clear()
+            assert await found() == [
+                ("ok", f"{front.url}: a front end of v2, 1 of 1 teams with a project, 0 templates"),
+                ("warn", "it has no template with the tag 'volume': volumes can't be shown"),
+                ("warn", "it has no template with the tag 'network': networks can't be shown"),
+            ]
+        ((level, said),) = await found(password=concertim.Secret("wrong"))
+        assert (level, "refuses the login of 'admin'" in said, "wrong" in said) == ("fail", True, False)
+        await front.stop()
+        ((level, said),) = await found()
+        assert (level, "no connection to 127.0.0.1" in said) == ("fail", True)

@@ -22,6 +22,7 @@ import msgspec
 
 from vedette.clients.concertim import Concertim, Rejected
 from vedette.errors import ConfigError, GiveUp, NotFound, TargetUnavailable, TryLater, VedetteError
+from vedette.kit.clock import Clock
 from vedette.kit.log import kv
 from vedette.kit.secret import Secret
 from vedette.kit.units import FilePath, Seconds
@@ -49,6 +50,7 @@ MOST_OUTPUTS, LONGEST_OUTPUT = 100, 1_000
 DETAIL = "detail/"
 """Begins the names under which `Detail`s are remembered."""
 PATHS = {"template": "/api/v1/templates", "rack": "/api/v1/racks", "device": "/api/v1/devices"}
+OWNERS: Mapping[str, str] = {"v1": "/api/v1/users", "v2": "/api/v1/teams"}
 IDS = {"template": "foreign_id", "rack": "openstack_stack_id", "device": "openstack_instance_id"}
 
 PUSH_TIMEOUT = 2.0
@@ -103,16 +105,49 @@ def build(options: Options, needs: MirrorNeeds) -> ConcertimMirror:
     cloud = needs.cloud(source)
     if cloud is None:
         raise ConfigError(f"source {source!r} has no API, and only Heat knows what is in a stack: set its `api`", path="source")
-    front = Concertim(
-        options.url,
-        options.login,
-        options.password,
-        needs.clock,
-        ca=options.ca,
-        rate=options.rate,
-        timeout=options.timeout,
-    )
+    front = _front(options, needs.clock)
     return ConcertimMirror(options, needs, source, cloud, front)
+
+
+async def look(options: Options, clock: Clock) -> tuple[str, list[tuple[str, str]]]:
+    """For `vedette doctor`: what is there, and (what is missing, what to do). Raises what asking raises."""
+    front = _front(options, clock)
+    try:
+        dialect = options.dialect
+        if dialect == "auto":
+            dialect = await probe(front)
+        owners = await front.rows(OWNERS[dialect])
+        templates = await front.rows(PATHS["template"])
+    finally:
+        await front.close()
+    word = OWNERS[dialect].rpartition("/")[2]
+    known = sum(bool(one.get("project_id")) for one in owners)
+    said = f"{options.url}: a front end of {dialect}, {known} of {len(owners)} {word} with a project, {len(templates)} templates"
+    missing: list[tuple[str, str]] = []
+    if not known:
+        missing.append((f"none of its {word} has a project: there will be no racks", f"give its {word} their projects there"))
+    tags = {str(one.get("tag")) for one in templates}
+    missing += [
+        (f"it has no template with the tag {tag!r}: {tag}s can't be shown", "make one there, of any size")
+        for tag in (("volume", "network") if dialect == "v2" else ())
+        if tag not in tags
+    ]
+    return said, missing
+
+
+async def probe(front: Concertim) -> Dialect:
+    """Whether it has teams."""
+    try:
+        await front.rows(OWNERS["v2"])
+    except NotFound:
+        return "v1"
+    return "v2"
+
+
+def _front(options: Options, clock: Clock) -> Concertim:
+    return Concertim(
+        options.url, options.login, options.password, clock, ca=options.ca, rate=options.rate, timeout=options.timeout
+    )
 
 
 class There:
@@ -294,7 +329,7 @@ class ConcertimMirror:
     async def _compare(self) -> Compared:
         done = self._done = Compared()
         if not self._known_dialect:
-            self.dialect = await self._probe()
+            self.dialect = await probe(self._front)
             self._known_dialect = True
         self._written = {}
         try:
@@ -339,20 +374,9 @@ class ConcertimMirror:
             raise again[0]
         return done
 
-    async def _probe(self) -> Dialect:
-        try:
-            await self._front.rows("/api/v1/teams")
-        except NotFound:
-            return "v1"
-        return "v2"
-
     async def _load_there(self) -> None:
         there = There()
-        if self.dialect == "v2":
-            owners = await self._front.rows("/api/v1/teams")
-        else:
-            owners = await self._front.rows("/api/v1/users")
-        for owner in owners:
+        for owner in await self._front.rows(OWNERS[self.dialect]):
             project = owner.get("project_id")
             if project and owner.get("login") != self._options.login:
                 there.owners.setdefault(str(project), owner["id"])
