@@ -29,8 +29,16 @@ def page(text: str, figures: str) -> str:
     return with_part(with_part(text, "figures", figures), "reasons", api_only.table())
 
 
+def figures(was: str) -> str:
+    """Each part as it was kept last; one that was not, as the page has it."""
+    head, *parts = re.split(r"^(?=\*\*\d+\. )", was, flags=re.MULTILINE)
+    found = {one[2 : one.index(".")]: one.strip() for one in parts}
+    found |= {file.stem.removeprefix("part-"): file.read_text(encoding="utf-8").strip() for file in KEPT.glob("part-*.md")}
+    if (KEPT / "head.md").exists():
+        head = (KEPT / "head.md").read_text(encoding="utf-8")
+    return "\n\n".join([head.strip(), *(found[number] for number in sorted(found))]) + "\n"
+
+
 if __name__ == "__main__":
-    was = PAGE.read_text(encoding="utf-8")
-    kept = [KEPT / "head.md", *sorted(KEPT.glob("part-*.md"))]
-    figures = "\n".join(file.read_text(encoding="utf-8") for file in kept) if len(kept) > 1 else part(was, "figures")
-    PAGE.write_text(page(was, figures), encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(page(text, figures(part(text, "figures"))), encoding="utf-8")
