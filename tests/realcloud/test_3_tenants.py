@@ -344,8 +344,12 @@ async def _until_it_ends(vedette: VedetteProcess, token: str, act: Any) -> float
     opened = asyncio.Event()
     reading = asyncio.create_task(_ends(vedette, token, opened))
     try:
-        async with asyncio.timeout(PATIENCE):
-            await opened.wait()
+        begun = asyncio.ensure_future(opened.wait())
+        await asyncio.wait({begun, reading}, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        if not begun.done():
+            begun.cancel()
+            assert reading.done(), "the watch was not opened"
+            await reading  # why it could not be
         await asyncio.sleep(1)  # its rights were looked at as it began
         began = time.monotonic()
         await asyncio.to_thread(act)
