@@ -143,7 +143,7 @@ DOCUMENTS = (
 
 def paths(ids: Sequence[tuple[str, str]], endpoints: Sequence[str] = ("port", "compute", "loadbalancer")) -> list[str]:
     """Every route, for every kind, in both namespaces; `ids` are (plural, name) to get."""
-    found = ["/", "/healthz", "/livez", "/readyz", "/metrics", "/v1/status"]
+    found = ["/", "/healthz", "/livez", "/readyz", "/metrics", "/metrics/cloud", "/v1/status"]
     for prefix in ("", "/clusters/one", "/clusters/*"):
         for document in DOCUMENTS:
             found += [prefix + document, prefix + document + "/"]
