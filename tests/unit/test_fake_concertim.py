@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+import jwt
 import pytest
 
 from vedette.testing.concertim import PASSWORD, Dialect, FakeConcertim
@@ -24,8 +25,8 @@ class Session:
         self.owner: Any = front.add_user("ada", project_id="p") if front.dialect == "v1" else front.add_team("a", "p")
         self.template = front.add_template(name="m1", height=2)
 
-    async def sign_in(self, password: str = PASSWORD, path: str = "/users/sign_in.json") -> int:
-        body = {"user": {"login": "admin", "password": password}}
+    async def sign_in(self, password: str = PASSWORD, path: str = "/users/sign_in.json", login: str = "admin") -> int:
+        body = {"user": {"login": login, "password": password}}
         async with self.http.post(self.front.url + path, json=body) as answer:
             self.headers = {"Authorization": answer.headers.get("Authorization", "")}
             return answer.status
@@ -82,6 +83,9 @@ async def test_who_is_not_signed_in_gets_nothing() -> None:
         ({"name": ""}, "name"),
         ({"height": 7}, "height"),
         ({"height": "2"}, "height"),
+        ({"height": True}, "height"),
+        ({"height": 2.0}, "height"),
+        ({"name": 5}, "name"),
         ({"ram": 0}, "ram"),
         ({"disk": 0}, "disk"),
         ({"disk": 1.5}, "disk"),
@@ -111,7 +115,11 @@ async def test_templates(wrong: dict[str, Any], field: str) -> None:
         ({"u_height": "9"}, "u_height"),
         ({"status": "SUSPENDED"}, "status"),
         ({"status": "AVAILABLE"}, "status"),
+        ({"status": []}, "status"),
+        ({"status": {}}, "status"),
         ({"cost": -1}, "cost"),
+        ({"cost": "inf"}, "cost"),
+        ({"cost": True}, "cost"),
         ({"team_id": "nobody", "user_id": "nobody"}, "owner"),
         ({"order_id": None}, "order_id"),
         ({"order_id": "taken"}, "order_id"),
@@ -142,6 +150,7 @@ async def test_racks(dialect: Dialect, wrong: dict[str, Any], field: str) -> Non
         ({"name": "a" * 151}, "name"),
         ({"name": "taken"}, "name"),
         ({"status": "AVAILABLE"}, "status"),
+        ({"status": []}, "status"),
         ({"cost": "free"}, "cost"),
         ({"location": {"start_u": 0}}, "start_u"),
         ({"location": {"start_u": 10}}, "start_u"),  # two units, and the rack has ten
@@ -267,6 +276,12 @@ async def test_dialects_are_told_apart_by_teams() -> None:
         ({"value": "3"}, 422),
         ({"value": True}, 422),
         ({"type": "decimal"}, 422),
+        ({"type": []}, 422),
+        ({"slope": {}}, 422),
+        ({"units": "a>b"}, 422),
+        ({"units": "a'b"}, 422),
+        ({"units": 'a"b'}, 422),
+        ({"units": "a&b"}, 422),
         ({"name": ""}, 422),
         ({"units": "B<s"}, 422),
         ({"units": None}, 422),
@@ -305,3 +320,105 @@ async def test_faults_happen_once_each() -> None:
             await here.ask("GET", "/api/v1/racks")
         await here.front.start()
         assert len(await here.good("GET", "/api/v1/racks")) == 1
+
+
+@pytest.mark.parametrize("path", ["/api/v1/racks", "/mrd/{id}/metrics"])
+async def test_a_token_of_somebody_else_is_none(path: str) -> None:
+    async with signed_in() as here:
+        rack = here.front.add_rack(here.owner, "r")
+        device = here.front.add_device(rack, here.template, "n", 1)
+        method, url = ("PUT" if "mrd" in path else "GET"), path.format(id=device)
+        good = here.headers["Authorization"]
+        forged = jwt.encode({"jti": "1"}, "a secret that the front end has never heard of", algorithm="HS256")
+        unsigned = jwt.encode({"jti": "1"}, None, algorithm="none")
+        past = here.front.token(exp=1)
+        for wrong in ("", "Bearer", good.removeprefix("Bearer "), *(f"Bearer {one}" for one in (forged, unsigned, past))):
+            here.headers = {"Authorization": wrong}
+            assert (await here.ask(method, url, METRIC))[0] == 401, wrong
+        here.headers = {"Authorization": good}
+        await here.good(method, url, METRIC)
+
+
+@pytest.mark.parametrize("dialect", BOTH)
+async def test_who_is_no_admin_only_looks(dialect: Dialect) -> None:
+    async with signed_in(dialect) as here:
+        rack = here.front.add_rack(here.owner, "r")
+        here.front.add_user("eve", password="her own")
+        assert await here.sign_in(login="eve") == 401
+        assert await here.sign_in("her own", login="eve") == 200
+        assert (await here.good("GET", "/api/v1/users/current"))["login"] == "eve"
+        shown = await here.good("GET", f"/api/v1/racks/{rack}")
+        assert ("owner" in shown) == (dialect == "v2")  # of old it is for admins
+        for method, path in (("POST", "/api/v1/racks"), ("DELETE", f"/api/v1/racks/{rack}")):
+            status, answer = await here.ask(method, path, here.rack())
+            assert (status, answer["errors"][0]["status"]) == (403, "403")
+        assert len(here.front.racks) == 1
+
+
+async def test_a_type_that_is_no_text_is_refused() -> None:
+    async with signed_in() as here:
+        rack = here.front.add_rack(here.owner, "r")
+        status, answer = await here.ask("POST", "/api/v1/nodes", here.device(rack, type=[]))
+        assert (status, list(answer)) == (422, ["type"])
+
+
+async def test_a_number_may_come_as_text() -> None:
+    async with signed_in("v1") as here:
+        here.owner, number = str(here.owner), here.owner
+        made = await here.good("POST", "/api/v1/racks", here.rack())
+        assert made["owner"]["id"] == number
+        status, answer = await here.ask("POST", "/api/v1/racks", here.rack(user_id=number))
+        assert (status, list(answer)) == (422, ["name"])
+        device = await here.good("POST", "/api/v1/nodes", here.device(str(made["id"]), template_id=str(here.template)))
+        assert device["location"]["rack_id"] == made["id"]
+        move = {"device": {"location": {"facing": "b", "rack_id": str(made["id"]), "start_u": 1}}}
+        assert (await here.good("PATCH", f"/api/v1/devices/{device['id']}", move))["location"]["facing"] == "b"
+
+
+@pytest.mark.parametrize("dialect", BOTH)
+async def test_what_was_written_is_what_is_read(dialect: Dialect) -> None:
+    async with signed_in(dialect) as here:
+        plain = {"name": "m2", "description": "d", "height": 1, "ram": 1, "disk": 1, "vcpus": 1, "foreign_id": "f"}
+        template = await here.good("POST", "/api/v1/templates", {"template": plain})
+        rack = await here.good("POST", "/api/v1/racks", here.rack())
+        device = await here.good("POST", "/api/v1/nodes", here.device(rack["id"], template_id=template["id"]))
+        changes: list[tuple[str, Any, dict[str, Any]]] = [
+            ("template", template, {"name": "m3", "vcpus": 4}),
+            ("rack", rack, {"name": "r2", "u_height": 11, "status": "STOPPED", "cost": "1.50", "metadata": {"a": "b"}}),
+            ("device", device, {"name": "n2", "status": "FAILED", "cost": "0.25", "metadata": {"a": "b"}}),
+        ]
+        for what, made, change in changes:
+            path = f"/api/v1/{what}s/{made['id']}"
+            changed = await here.good("PATCH", path, {what: change})
+            assert changed.items() >= change.items()
+            shown = await here.good("GET", path)
+            assert shown.items() >= change.items()
+            (listed,) = [one for one in await here.good("GET", f"/api/v1/{what}s") if one["id"] == made["id"]]
+            assert listed.items() >= change.items()
+        for what, made, _ in reversed(changes):
+            assert await here.good("DELETE", f"/api/v1/{what}s/{made['id']}") == {}
+            assert (await here.ask("GET", f"/api/v1/{what}s/{made['id']}"))[0] == 404
+
+
+async def test_what_the_metric_daemon_shows_is_open() -> None:
+    async with signed_in() as here:
+        device = here.front.add_device(here.front.add_rack(here.owner, "r"), here.template, "n", 1)
+        assert (await here.good("GET", "/api/v1/data-source-maps"))["grid"]["cluster"] == {device: device}
+        async with here.http.put(f"{here.front.url}/mrd/{device}/metrics", data=b"{", headers=here.headers) as answer:
+            assert answer.status == 400
+        for value in (1.0, 2.0):
+            await here.good("PUT", f"/mrd/{device}/metrics", METRIC | {"value": value})
+        here.headers = {}
+        assert await here.good("GET", "/mrd/status") == {"status": 200}
+        assert await here.good("GET", f"/mrd/devices/{device}/metrics/current") == [{"name": "cpu_load", "value": 2.0}]
+        assert (await here.ask("GET", "/mrd/devices/none/metrics/current"))[0] == 404
+
+
+async def test_a_share_of_faults_is_the_same_for_the_same_seed() -> None:
+    seen = []
+    for _ in range(2):
+        async with signed_in() as here:
+            here.front.trouble.share, here.front.trouble.kinds = 0.5, (500, 503, 0.001)
+            seen.append([(await here.ask("GET", "/api/v1/racks"))[0] for _ in range(20)])
+    assert seen[0] == seen[1]
+    assert set(seen[0]) == {200, 500, 503}

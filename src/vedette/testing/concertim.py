@@ -10,12 +10,13 @@ Faults are a test's to set: `trouble`, `stop` and `start`. Everything written is
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import re
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, Literal
 
 import jwt
@@ -31,6 +32,8 @@ Fault = int | Literal["drop", "cut"] | float
 PASSWORD = "concertim-secret"
 MOST_BODY = 1024 * 1024
 MOST_WRITES = 100_000
+MOST_VALUES = 10_000
+"""Of one metric of one device; the oldest go."""
 DAY = 86_400.0
 TALLEST = 72
 HEIGHTS = range(1, 7)
@@ -123,7 +126,12 @@ class FakeConcertim:
         self.token_seconds = DAY
         self.port = 0
         self._secret = uuid.UUID(int=random.Random(seed).getrandbits(128)).hex
-        self._allowed: set[str] = set()
+        self._allowed: dict[str, str] = {}
+        """Tokens that hold: jti → user."""
+        self._passwords: dict[str, str] = {}
+        """Of those who are no admin, by login."""
+        self._caller: JsonObject = {}
+        """Whose request is worked on. Nothing is awaited meanwhile."""
         self._daemon_knows: set[str] = set()
         self._numbers = 0
         self._random = random.Random(seed + 1)
@@ -162,8 +170,9 @@ class FakeConcertim:
             await self._runner.cleanup()
             self._runner = None
 
-    def add_user(self, login: str, *, root: bool = False, project_id: str | None = None) -> Any:
-        """Its id."""
+    def add_user(self, login: str, *, root: bool = False, project_id: str | None = None, password: str = PASSWORD) -> Any:
+        """Its id. Who is no admin can sign in too, and only look."""
+        self._passwords[login] = password
         id_ = self._id()
         user: JsonObject = {
             "id": id_,
@@ -228,6 +237,12 @@ class FakeConcertim:
         rows = self.racks if what == "rack" else self.devices
         return [row for row in rows.values() if (row.get("metadata") or {}).get(name) == ours]
 
+    @staticmethod
+    def _own(rows: Mapping[str, JsonObject], id_: Any) -> Any:
+        """The id as it is kept: a number may come as text."""
+        row = rows.get(str(id_))
+        return id_ if row is None else row["id"]
+
     def _id(self) -> Any:
         self._numbers += 1
         if self.dialect == "v1":
@@ -259,7 +274,7 @@ class FakeConcertim:
             return self._sign_in(_body(raw))
         if path.startswith("/mrd/"):
             return self._daemon(request, method, path.removeprefix("/mrd"), raw)
-        user = self._signed_in(request)
+        self._caller = user = self._signed_in(request)
         for way, pattern, what, work in _ROUTES:
             found = re.fullmatch(pattern, path)
             if found is not None and way == method:
@@ -280,27 +295,33 @@ class FakeConcertim:
     def _sign_in(self, body: JsonObject) -> web.Response:
         said = body.get("user")
         said = said if isinstance(said, dict) else {}
-        if (said.get("login"), said.get("password")) != (self.login, self.password):
+        # `password` is a test's to change, so that the admin's is looked at last
+        passwords = self._passwords | {self.login: self.password}
+        user = next((one for one in self.users.values() if one["login"] == said.get("login")), None)
+        if user is None or passwords[user["login"]] != said.get("password"):
             raise Refused(401, {"error": "Invalid login or password."})
         self.logins += 1
         jti = uuid.uuid4().hex
-        self._allowed.add(jti)
+        self._allowed[jti] = str(user["id"])
         token = self.token(jti=jti)
-        return web.json_response(self._account(), headers={"Authorization": f"Bearer {token}"}, dumps=_dumps)
+        return web.json_response(user, headers={"Authorization": f"Bearer {token}"}, dumps=_dumps)
 
     def token(self, **claims: Any) -> str:
         """As the front end signs it."""
         return jwt.encode({"exp": time.time() + self.token_seconds, **claims}, self._secret, algorithm="HS256")
 
     def _signed_in(self, request: web.Request, *, listed: bool = True) -> JsonObject:
-        word = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        scheme, _, word = request.headers.get("Authorization", "").partition(" ")
         try:
-            claims = jwt.decode(word, self._secret, algorithms=["HS256"])
+            claims = jwt.decode(word if scheme == "Bearer" else "", self._secret, algorithms=["HS256"])
         except jwt.InvalidTokenError:
             raise Refused(401, _errors(401, "Unauthorized")) from None
-        if listed and claims.get("jti") not in self._allowed:
+        if not listed:
+            return {}
+        user = self.users.get(self._allowed.get(str(claims.get("jti")), ""))
+        if user is None:
             raise Refused(401, _errors(401, "Unauthorized"))
-        return self._account()
+        return user
 
     # --- templates
 
@@ -330,9 +351,9 @@ class FakeConcertim:
 
     def _check_template(self, row: JsonObject) -> None:
         wrong = _Wrong()
-        if not row.get("name"):
+        if not isinstance(row.get("name"), str) or not row["name"]:
             wrong("name", "can't be blank")
-        if row.get("height") not in HEIGHTS:
+        if not _whole(row.get("height")) or row["height"] not in HEIGHTS:
             wrong("height", "is not included in the list")
         if not row.get("tag"):
             for name in ("ram", "disk", "vcpus"):
@@ -358,7 +379,9 @@ class FakeConcertim:
 
     def _show_rack(self, row: JsonObject, *, alone: bool = True) -> JsonObject:
         hidden = ("owner_id", "order_id") if self.dialect == "v1" else ("owner_id",)
-        shown: JsonObject = {name: value for name, value in row.items() if name not in hidden} | {"owner": self._owner(row)}
+        shown: JsonObject = {name: value for name, value in row.items() if name not in hidden}
+        if self.dialect == "v2" or self._caller.get("root"):
+            shown["owner"] = self._owner(row)
         if alone:
             shown["devices"] = [self._show_device(one, alone=False) for one in self._in_rack(row["id"])]
         return shown
@@ -388,7 +411,7 @@ class FakeConcertim:
             "order_id": None,
             "modified_timestamp": 0,
             **{name: value for name, value in given.items() if name != owner},
-            "owner_id": given.get(owner),
+            "owner_id": self._own((self.teams if self.dialect == "v2" else self.users), given.get(owner)),
         }
         self._check_rack(row)
         id_ = self._id()
@@ -418,7 +441,7 @@ class FakeConcertim:
             wrong("u_height", f"must be between 1 and {TALLEST}")
         elif row.get("id") is not None and any(self._end(one) > height for one in self._in_rack(row["id"])):
             wrong("u_height", "is too small for its devices")
-        if row["status"] not in STATUSES["rack"]:
+        if not _one_of(row["status"], STATUSES["rack"]):
             wrong("status", "is not included in the list")
         if not _amount(row["cost"]):
             wrong("cost", "must be greater than or equal to 0")
@@ -487,7 +510,7 @@ class FakeConcertim:
         if not isinstance(given, dict):
             raise Refused(400, _errors(400, "param is missing or the value is empty: device"))
         kind = given.get("type", "Instance") if self.dialect == "v2" else "Instance"
-        if kind not in DETAILS:
+        if not _one_of(kind, DETAILS):
             raise Refused(422, {"type": ["is not included in the list"]})
         plain = _permitted(body, "device", _DEVICE)
         location = given.get("location")
@@ -501,8 +524,8 @@ class FakeConcertim:
             **plain,
             "kind": kind,
             "details": dict.fromkeys(DETAILS[kind][1]) | self._details(given, kind),
-            "template_id": body.get("template_id"),
-            "rack_id": location.get("rack_id"),
+            "template_id": self._own(self.templates, body.get("template_id")),
+            "rack_id": self._own(self.racks, location.get("rack_id")),
             "start_u": location.get("start_u"),
             "facing": location.get("facing"),
         }
@@ -522,7 +545,7 @@ class FakeConcertim:
         new["details"] = row["details"] | self._details(given, row["kind"])
         location = given.get("location")
         if isinstance(location, dict):
-            if location.get("rack_id", row["rack_id"]) != row["rack_id"]:
+            if str(location.get("rack_id", row["rack_id"])) != str(row["rack_id"]):
                 raise Refused(422, {"rack_id": ["cannot be changed"]})
             new |= {name: location[name] for name in ("start_u", "facing") if name in location}
         self._check_device(new)
@@ -540,7 +563,7 @@ class FakeConcertim:
             wrong("name", f"is too long (maximum is {LONGEST_NAME} characters)")
         elif any(one["name"] == name for one in inside):
             wrong("name", "has already been taken")
-        if row["status"] not in STATUSES[kind]:
+        if not _one_of(row["status"], STATUSES[kind]):
             wrong("status", "is not included in the list")
         if not _amount(row["cost"]):
             wrong("cost", "must be greater than or equal to 0")
@@ -580,10 +603,7 @@ class FakeConcertim:
         return list(self.users.values())
 
     def _current_user(self, *_: Any) -> JsonObject:
-        return self._account()
-
-    def _account(self) -> JsonObject:
-        return next(user for user in self.users.values() if user["login"] == self.login)
+        return self._caller
 
     def _change_user(self, id_: str, body: JsonObject, *_: Any) -> JsonObject:
         row = _found(self.users, id_)
@@ -628,7 +648,9 @@ class FakeConcertim:
         wrong = _wrong_metric(said)
         if wrong:
             raise Refused(422, {"status": 422, "errors": [{"title": "Unprocessable Entity", "source": wrong}]})
-        metrics.setdefault(said["name"], []).append(said["value"])
+        values = self.metrics.setdefault(put[1], metrics).setdefault(said["name"], [])
+        values.append(said["value"])
+        del values[:-MOST_VALUES]
         self.writes.append((method, f"/mrd{path}", said))
         return web.json_response({"status": 200})
 
@@ -636,7 +658,7 @@ class FakeConcertim:
         if id_ not in self._daemon_knows:
             detail = f"Host Not Found: {id_}"
             raise Refused(404, {"status": 404, "errors": [{"title": "Host Not Found", "detail": detail}]})
-        return self.metrics.setdefault(id_, {})
+        return self.metrics.get(id_, {})
 
 
 _Work = Callable[..., Any]
@@ -685,7 +707,7 @@ def _wrong_metric(said: Any) -> str:
         return "body"
     if not isinstance(said.get("name"), str) or not said["name"]:
         return "name"
-    if said.get("type") not in METRIC_TYPES:
+    if not _one_of(said.get("type"), METRIC_TYPES):
         return "type"
     value = said.get("value")
     if said["type"] == "string":
@@ -696,7 +718,7 @@ def _wrong_metric(said: Any) -> str:
     units = said.get("units")
     if not isinstance(units, str) or any(one in units for one in "<>'\"&"):
         return "units"
-    if said.get("slope") not in SLOPES:
+    if not _one_of(said.get("slope"), SLOPES):
         return "slope"
     if not _whole(said.get("ttl")) or said["ttl"] < 1:
         return "ttl"
@@ -730,9 +752,14 @@ def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _one_of(value: Any, allowed: Container[str]) -> bool:
+    """Also for what can't be in a set: lists and objects are wrong, not an accident."""
+    return isinstance(value, str) and value in allowed
+
+
 def _amount(value: Any) -> bool:
     try:
-        return float(value) >= 0
+        return not isinstance(value, bool) and 0 <= float(value) < math.inf
     except (TypeError, ValueError):
         return False
 
