@@ -303,9 +303,11 @@ async def test_flipped_bits_never_hang_crash_or_change_what_was_refused(folder: 
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     dice = random.Random(seed)
-    # The header, the beginnings of pages (where their structure is), and anywhere.
+    # The magic words (without them it is no database: refused, whatever the dice say of the rest), the rest of the header,
+    # the beginnings of pages (where their structure is), and anywhere.
     places = [
-        *dice.sample(range(100), 14),
+        dice.randrange(16),
+        *dice.sample(range(16, 100), 13),
         *(dice.randrange(len(good) // 8192) * 8192 + dice.randrange(40) for _ in range(16)),
         *(dice.randrange(len(good)) for _ in range(20)),
     ]
