@@ -30,15 +30,19 @@ from vedette.api.auth import (
 )
 from vedette.api.hooks import Hook
 from vedette.api.rights import Rights
-from vedette.api.server import NO_FACE, Needs, Server, bare, build, reloading_context
+from vedette.api.server import Needs, Server, bare, build, reloading_context, together
 from vedette.api.tickets import Tickets
 from vedette.clients.keystone import Keystone, credentials
+from vedette.clients.openstack import OpenStackCloud
 from vedette.clients.tracing import OtlpTracer
 from vedette.compat import infra_optim, weaas
+from vedette.compat._concertim_accounts import Names
+from vedette.compat.concertim_api import ConcertimApi, ConcertimNeeds
 from vedette.compat.infra_optim import OptimNeeds
 from vedette.config import (
     WINDOW_RULES,
     AuditRule,
+    Concertim,
     Config,
     HandlerConfig,
     HookConfig,
@@ -59,6 +63,7 @@ from vedette.engine.audit_rules import RuleHandler
 from vedette.engine.audits import Audits, AuditSettings
 from vedette.engine.audits import Settings as AuditsSettings
 from vedette.engine.dispatch import Dispatch
+from vedette.engine.errands import Errands
 from vedette.engine.ingest import Ingest
 from vedette.engine.inventory import StoredObjects
 from vedette.engine.line import Rule, Window
@@ -148,6 +153,9 @@ class Service:
         self._meters: dict[str, Meter] = {}
         """By name."""
         self.polling: Polling | None = None
+        self.errands: Errands | None = None
+        """What a front end's users asked for."""
+        self.front_end: ConcertimApi | None = None
         self._handlers: list[Handler] = []
         self._tracer: Tracer | None = None
         self._uses: dict[str, CloudUse] = {}
@@ -210,6 +218,8 @@ class Service:
         rules += [await self._mirror(one, store, resync) for one in config.mirrors]
         if config.polling is not None:
             self._poll(config.polling)
+        if config.faces.concertim is not None:
+            await self._serve_front_end(config.faces.concertim, store)
         dispatch = self.dispatch = Dispatch(store, rules, kinds, clock, telemetry, tracer=self._trace())
         verify = Verify(store, ingest.record, kinds, uses, hub.followed, clock, telemetry)
         hub.on_followed.append(verify.followers_changed)
@@ -255,6 +265,8 @@ class Service:
             await catalogue.sync(self.records, plugins.strategies(), plugins.scoring_engines())
             self._spawn("applier", partial(keep_running, "applier", self.applier.run))
             self._spawn("audits", partial(keep_running, "audits", self.audits.run))
+        if self.errands is not None:
+            self._spawn("errands", partial(keep_running, "errands", self.errands.run))
         if self.alarms is not None:
             self._spawn("alarms", partial(keep_running, "alarms", self.alarms.run))
         await self._listen(needs, authenticator)
@@ -280,9 +292,10 @@ class Service:
         faces = weaas.routes(needs, endpoints, open_to_all=open_to_all)
         in_path = weaas.path_token(endpoints)
         words = weaas.in_its_words(endpoints)
-        optim = self._watchers_api()
-        watcher = NO_FACE if optim is None else infra_optim.face(optim, "/infra-optim")
-        app = build(needs, authenticator, faces=faces, path_token=in_path, in_its_words=words, face=watcher)
+        optim, front_end = self._watchers_api(), self.front_end
+        beside = [infra_optim.face(optim, "/infra-optim")] if optim is not None else []
+        beside += [front_end.face("/concertim")] if front_end is not None else []
+        app = build(needs, authenticator, faces=faces, path_token=in_path, in_its_words=words, face=together(beside))
         server = Server(app, listen=[(one.host, one.port) for one in config.listen], tls=tls, untaken=config.watch.stall_timeout)
         self._servers.append(server)
         await server.start()
@@ -310,6 +323,14 @@ class Service:
             self._servers.append(server)
             await server.start()
             self.face_addresses["infra_optim"] = server.addresses
+        theirs = config.faces.concertim
+        if theirs and theirs.listen and front_end is not None:
+            app = bare(needs, authenticator, routes=(), face=front_end.face())
+            listen = [(one.host, one.port) for one in theirs.listen]
+            server = Server(app, listen=listen, tls=tls, untaken=config.watch.stall_timeout)
+            self._servers.append(server)
+            await server.start()
+            self.face_addresses["concertim"] = server.addresses
 
     def _watchers_api(self) -> OptimNeeds | None:
         """What Watcher's API stands on; None: there are no audits."""
@@ -528,8 +549,7 @@ class Service:
             return found
 
         strategies, actions = plugins.strategies(), plugins.actions()
-        records = self.records = Records(store, clock, socket.gethostname())
-        await records.load()
+        records = await self._load_records(store)
         withheld = secret_variables(config, os.environ)
         options = {"max_memory": settings.max_memory, "max_cpu": settings.max_cpu, "planner": _planner_options(settings)}
         for number in range(settings.runs):
@@ -584,6 +604,42 @@ class Service:
         applier.on_ended.append(audits.plan_ended)
         return [_audit_rule(one, audits) for one in settings.rules]
 
+    async def _load_records(self, store: Store) -> Records:
+        """Of audits, plans and actions; there once, whoever needs them."""
+        if self.records is None:
+            self.records = Records(store, self.clock, socket.gethostname())
+            await self.records.load()
+        return self.records
+
+    async def _serve_front_end(self, face: Concertim, store: Store) -> None:
+        """Raises ConfigError."""
+        source = face.source or _default_source(self.config)
+        use = self._uses.get(source)
+        if use is None or not isinstance(use.cloud, OpenStackCloud):
+            raise ConfigError(f"source {source!r} has no API: give it an auth_url or a cloud", path="faces.concertim.source")
+        own = use.cloud
+        errands = self.errands = Errands(
+            await self._load_records(store), store, plugins.actions(), lambda: own, self.clock, self.telemetry
+        )
+        self.front_end = ConcertimApi(
+            ConcertimNeeds(
+                errands=errands,
+                own=own,
+                inventory=StoredObjects(store),
+                source=source,
+                clock=self.clock,
+                telemetry=self.telemetry,
+                jwt_secret=face.jwt_secret,
+                authenticate=face.authenticate,
+                auth_urls=face.auth_urls,
+                names=Names(concertim=face.users.concertim, admin=face.users.admin, cloudkitty=face.users.cloudkitty),
+            )
+        )
+        if not face.authenticate:
+            log.warning(
+                "whoever reaches the front end's API is believed to be the front end (faces.concertim.authenticate: false)"
+            )
+
     def _spawn(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         async def watched() -> None:
             try:
@@ -621,6 +677,8 @@ class Service:
                     await self.hub.emptied()
         for server in self._servers:
             await server.stop()
+        if self.front_end is not None:
+            await self.front_end.close(GRACE_SECONDS)
         await cancel(*others)
         for advising in self._advising:
             await advising.close()
@@ -770,7 +828,7 @@ def _drop_verdicts(authenticator: Authenticator, appended: Sequence[Appended], s
 
 
 def _hosts(config: Config) -> frozenset[str]:
-    faces = [one.listen for one in (config.faces.weaas, config.faces.infra_optim) if one]
+    faces = [one.listen for one in (config.faces.weaas, config.faces.infra_optim, config.faces.concertim) if one]
     everywhere = [*config.listen, *(address for listen in faces for address in listen)]
     return frozenset({"localhost", "127.0.0.1", "::1"} | {one.host.lower() for one in everywhere})
 

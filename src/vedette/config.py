@@ -501,6 +501,36 @@ class InfraOptim(msgspec.Struct, frozen=True, kw_only=True):
     """Where to serve it at the root, such as `0.0.0.0:9322`."""
 
 
+class FrontEndUsers(msgspec.Struct, frozen=True, kw_only=True):
+    """Accounts that get roles in every project that is made for a front end's users."""
+
+    concertim: str = "concertim"
+    """Gets `watcher` and `member`: measurements are read for projects in which it has the first."""
+    admin: str = "admin"
+    """Gets `admin`."""
+    cloudkitty: str = "cloudkitty"
+    """Gets `rating`, where billing is on."""
+
+
+class Concertim(msgspec.Struct, frozen=True, kw_only=True):
+    """The API that a Concertim front end asks: users, teams, key pairs, what its buttons do. At `/concertim` of the main port."""
+
+    listen: tuple[Address, ...] = ()
+    """Where to serve it at the root, too, such as `0.0.0.0:42356`."""
+    jwt_secret: Secret = Secret()
+    """What the front end signs its requests with (its `JWT_SECRET`)."""
+    authenticate: bool = True
+    """false: everybody who reaches it is believed to be the front end. The first generation of it sends no token."""
+    source: str = ""
+    """Whose cloud; none: the default source. It needs an API."""
+    auth_urls: tuple[str, ...] = ()
+    """Other addresses by which the front end knows the same Keystone. It is asked at the source's own all the same."""
+    users: FrontEndUsers = FrontEndUsers()
+    """Accounts that get roles in every new project."""
+    create_missing: bool = False
+    """Make the roles and the users that are missing, when the service starts; a user gets a password that nobody knows."""
+
+
 class Faces(msgspec.Struct, frozen=True, kw_only=True):
     """Faces of the systems that Vedette replaces."""
 
@@ -508,6 +538,8 @@ class Faces(msgspec.Struct, frozen=True, kw_only=True):
     """Watch Events as a Service."""
     infra_optim: InfraOptim | None = None
     """OpenStack Watcher."""
+    concertim: Concertim | None = None
+    """Concertim's OpenStack service."""
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True):
@@ -975,6 +1007,7 @@ def _check(config: Config, line: Callable[[str], int]) -> None:
     _check_audits(config, refuse)
     _check_mirrors(config, refuse)
     _check_polling(config, refuse)
+    _check_concertim(config, refuse)
     _check_auth(config, refuse)
     for path, number in (("max_watchers", config.watch.max_watchers), ("max_streams", config.watch.max_streams)):
         if number < 1:
@@ -1215,6 +1248,24 @@ _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII)
 _NAME_WANTED = "wants at most 63 letters, digits, dots, dashes and underscores, a letter or digit at each end"
 
 
+def _check_concertim(config: Config, refuse: Callable[[str, str], None]) -> None:
+    face, at = config.faces.concertim, "faces.concertim"
+    if face is None:
+        return
+    names = [one.name for one in config.sources]
+    if face.source and face.source not in names:
+        refuse(f"{at}.source", _unknown(face.source, names, "there is no such source"))
+    if not face.source and len(names) != 1 and not any(one.default for one in config.sources):
+        refuse(at, f"say whose cloud the front end is for ({at}.source), or mark a source as the default")
+    if face.authenticate and not face.jwt_secret:
+        refuse(f"{at}.jwt_secret", "is missing: what the front end signs its requests with (its JWT_SECRET)")
+    if not face.authenticate and not config.allow_insecure:
+        for number, one in enumerate((*config.listen, *face.listen)):
+            if not one.loopback:
+                where = f"listen[{number}]" if number < len(config.listen) else f"{at}.listen[{number - len(config.listen)}]"
+                refuse(where, f"anybody who reaches this would be the front end ({at}.authenticate: false): set a jwt_secret")
+
+
 def _check_auth(config: Config, refuse: Callable[[str, str], None]) -> None:
     auth = config.auth
     listens = {f"listen[{number}]": one for number, one in enumerate(config.listen)}
@@ -1222,6 +1273,8 @@ def _check_auth(config: Config, refuse: Callable[[str, str], None]) -> None:
         listens |= {f"faces.weaas.listen[{number}]": one for number, one in enumerate(config.faces.weaas.listen)}
     if config.faces.infra_optim:
         listens |= {f"faces.infra_optim.listen[{number}]": one for number, one in enumerate(config.faces.infra_optim.listen)}
+    if config.faces.concertim:
+        listens |= {f"faces.concertim.listen[{number}]": one for number, one in enumerate(config.faces.concertim.listen)}
     open_to_others = [path for path, one in listens.items() if not one.loopback]
     for path in open_to_others:
         if auth.mode == "none":

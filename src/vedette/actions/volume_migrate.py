@@ -7,12 +7,11 @@ https://docs.openstack.org/api-ref/block-storage/v3/#volume-actions-volumes-acti
 
 from __future__ import annotations
 
+from vedette.actions._cinder import BLOCK_STORAGE, MICROVERSION, the_volume, volume
 from vedette.actions._nova import NAME, SETTLE_SECONDS, UUID, server
-from vedette.errors import GiveUp, NotFound, Refused
+from vedette.errors import GiveUp, Refused
 from vedette.ports import Action, Hands, JsonObject, Ready, Skip, Standing
 
-BLOCK_STORAGE = "block-storage"
-MICROVERSION = "3.59"
 POOL = "os-vol-host-attr:host"
 MOVING = "os-vol-mig-status-attr:migstat"
 _FREE = ("available", "in-use")
@@ -20,23 +19,6 @@ _UNDER_WAY = ("starting", "migrating", "completing")
 _RUNS = ("ACTIVE", "PAUSED")
 STARTS_SECONDS = 60.0
 """Cinder says what it is doing with a volume within moments, or never."""
-
-
-async def _volume(hands: Hands, id_: str) -> JsonObject | None:
-    """None: it is gone."""
-    try:
-        answer = await hands.cloud.get(BLOCK_STORAGE, f"/volumes/{id_}", microversion=MICROVERSION)
-    except NotFound:
-        return None
-    found: JsonObject = answer.body["volume"]
-    return found
-
-
-async def _the_volume(hands: Hands, parameters: JsonObject) -> JsonObject:
-    found = await _volume(hands, parameters["resource_id"])
-    if found is None:
-        raise GiveUp(f"volume {parameters['resource_id']} is gone")
-    return found
 
 
 def _busy(found: JsonObject) -> str:
@@ -56,7 +38,7 @@ def _wanted(parameters: JsonObject) -> tuple[str, str]:
 
 async def _check(hands: Hands, parameters: JsonObject) -> Ready | Skip:
     field, wanted = _wanted(parameters)
-    found = await _volume(hands, parameters["resource_id"])
+    found = await volume(hands.cloud, parameters["resource_id"])
     if found is None:
         return Skip(f"volume {parameters['resource_id']} is gone")
     if found.get(field) == wanted:
@@ -100,7 +82,7 @@ async def _pool_there(hands: Hands, name: str) -> None:
 
 async def _change(hands: Hands, id_: str, field: str, wanted: str | None) -> None:
     """Have a volume's pool or type changed, unless that is under way, and wait for the end. Raises GiveUp."""
-    found = await _the_volume(hands, {"resource_id": id_})
+    found = await the_volume(hands, {"resource_id": id_})
     if found.get(field) != wanted and not _busy(found):
         if field == "volume_type":
             body: JsonObject = {"os-retype": {"new_type": wanted, "migration_policy": "on-demand"}}
@@ -116,7 +98,7 @@ async def _change(hands: Hands, id_: str, field: str, wanted: str | None) -> Non
 
     async def over() -> bool:
         nonlocal seen_busy
-        now = await _the_volume(hands, {"resource_id": id_})
+        now = await the_volume(hands, {"resource_id": id_})
         if busy := _busy(now):
             seen_busy = True
             hands.say(busy)
@@ -139,14 +121,14 @@ async def _run(hands: Hands, parameters: JsonObject, before: JsonObject) -> None
 
 async def _verify(hands: Hands, parameters: JsonObject, before: JsonObject) -> None:
     field, wanted = _wanted(parameters)
-    found = await _the_volume(hands, parameters)
+    found = await the_volume(hands, parameters)
     if found.get(field) != wanted:
         raise GiveUp(f"volume {found['id']} is {'of type' if field == 'volume_type' else 'in'} {found.get(field)}, not {wanted}")
 
 
 async def _look(hands: Hands, parameters: JsonObject, before: JsonObject) -> Standing:
     field, wanted = _wanted(parameters)
-    found = await _volume(hands, parameters["resource_id"])
+    found = await volume(hands.cloud, parameters["resource_id"])
     if found is None:
         return "unsure"
     if _busy(found):
@@ -162,7 +144,7 @@ async def _undo(hands: Hands, parameters: JsonObject, before: JsonObject) -> Non
         if not before.get("type"):
             raise GiveUp("a volume can't be given back that it had no type")
         await _change(hands, parameters["resource_id"], "volume_type", before["type"])
-    found = await _the_volume(hands, parameters)
+    found = await the_volume(hands, parameters)
     if before.get("pool") and found.get(POOL) != before["pool"]:
         await _change(hands, parameters["resource_id"], POOL, before["pool"])
 

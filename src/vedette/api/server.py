@@ -136,6 +136,19 @@ class Face(msgspec.Struct, frozen=True, kw_only=True):
 NO_FACE = Face(routes=())
 
 
+def together(faces: Sequence[Face]) -> Face:
+    """Several of them, beside each other at one port."""
+
+    def error(request: web.Request, why: Exception) -> web.Response | None:
+        return next((said for face in faces if (said := face.error(request, why)) is not None), None)
+
+    return Face(
+        routes=[route for face in faces for route in face.routes],
+        public=frozenset(route for face in faces for route in face.public),
+        error=error,
+    )
+
+
 def build(
     needs: Needs,
     authenticator: Authenticator,

@@ -200,7 +200,8 @@ class Applier:
     def _next(self) -> str:
         """The plan to carry out now; "": none."""
         for plan in self._records.all(ActionPlan):
-            if plan.state in ("ONGOING", "CANCELLING"):
+            # (What somebody asked for at a front end is done with his rights, not with ours.)
+            if plan.state in ("ONGOING", "CANCELLING") and not plan.requested_by:
                 return plan.uuid
         opens = self._opens()
         for uuid in self._waiting:

@@ -165,6 +165,9 @@ class ActionPlan(Record, frozen=True, kw_only=True):
     """Ours: it failed, and what was done is being undone (policy `rollback`); a crash goes on with that."""
     approved_by: str | None = None
     """Ours: who approved it, where approval is wanted."""
+    requested_by: str = ""
+    """Ours: who asked for it at a front end. It has no audit, and is carried out with the asker's own rights while he waits
+    (engine/errands.py), never by the applier."""
     measured_indicators: list[dict[str, Any]] = []
     """Ours: the efficacy as measured after the plan, beside the predicted one."""
     measured_efficacy: list[dict[str, Any]] = []
