@@ -61,6 +61,8 @@ class FakeCloud(House):
         self.baremetal = Ironic(self)
         self.metric = Gnocchi(self)
         self.alarming = Aodh(self)
+        self.compute.detached = self.block_storage.detach
+        self.orchestration.on_servers = self._in_a_stack
         self.services: tuple[Service, ...] = (
             self.network,
             self.load_balancer,
@@ -85,6 +87,15 @@ class FakeCloud(House):
         self.user("demo", project="demo")
         if furnished:
             self._furnish()
+
+    def _in_a_stack(self, action: str, server: str) -> None:
+        """What Heat does to a server of a stack that is suspended, resumed or deleted."""
+        if server not in self.compute.servers:
+            return
+        if action == "delete":
+            self.compute.delete("server", server)
+        else:
+            self.compute.state(server, "suspended" if action == "suspend" else "active", "")
 
     def _furnish(self) -> None:
         admin, demo = self.project_id("admin"), self.project_id("demo")

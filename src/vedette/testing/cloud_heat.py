@@ -8,7 +8,9 @@ https://docs.openstack.org/api-ref/orchestration/v1/
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -33,6 +35,17 @@ class Heat(Service):
         """Stack → its resources."""
         self.outputs: dict[str, dict[str, Any]] = {}
         """Stack → what it gives out."""
+        self.seconds = 0.0
+        """Of the cloud's clock, before Heat begins with what it was asked for, and again until it is over."""
+        self.fails: set[str] = set()
+        """Stacks whose next action fails."""
+        self.refuses: set[str] = set()
+        """Stacks that can't be suspended or resumed: something in them doesn't know how."""
+        self.asked: Counter[tuple[str, str]] = Counter()
+        """(suspend, resume or delete; stack) → how often it was asked for and taken."""
+        self.on_servers: Callable[[str, str], None] = lambda action, server: None
+        """Called with each server of a stack that is suspended, resumed or deleted."""
+        self._working: set[asyncio.Task[None]] = set()
 
     # --- state
 
@@ -165,6 +178,7 @@ class Heat(Service):
             ("GET", r"/stacks/([^/]+)", self._find),
             ("GET", r"/stacks/([^/]+)/([^/]+)", self._show),
             ("GET", r"/stacks/([^/]+)/([^/]+)/resources", self._resources),
+            ("POST", r"/stacks/([^/]+)/([^/]+)/actions", self._act),
             ("DELETE", r"/stacks/([^/]+)/([^/]+)", self._delete),
         )
 
@@ -281,8 +295,64 @@ class Heat(Service):
     def _delete(self, ask: Ask) -> Reply:
         row = self._stack(ask, ask.named[1])
         if row["id"] in self.stacks:
-            self.delete("stack", row["id"])
+            self.asked["delete", row["id"]] += 1
+            self._begin(row["id"], "delete")
         return Reply(status=204)
+
+    def _act(self, ask: Ask) -> Reply:
+        row = self._stack(ask, ask.named[1])
+        if not isinstance(ask.body, dict) or len(ask.body) != 1:
+            raise Refused(400, "No action specified" if not ask.body else "Multiple actions specified", "HTTPBadRequest")
+        (action,) = ask.body
+        if action not in ("suspend", "resume", "check", "cancel_update", "cancel_without_rollback"):
+            raise Refused(400, f"Invalid action {action} specified", "HTTPBadRequest")
+        if row["stack_status"].endswith("_IN_PROGRESS"):
+            raise Refused(
+                409, f"Stack {row['stack_name']} already has an action ({row['stack_status']}) in progress.", "ActionInProgress"
+            )
+        if action in ("suspend", "resume"):
+            if row["id"] in self.refuses:
+                raise Refused(400, f"{action} is not supported for this stack.", "NotSupported")
+            self.asked[action, row["id"]] += 1
+            self._begin(row["id"], action)
+        return Reply(status=200, body=None)
+
+    def _begin(self, id_: str, action: str) -> None:
+        task = asyncio.create_task(self._done(id_, action), name=f"{action} of stack {id_}")
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+
+    async def _done(self, id_: str, action: str) -> None:
+        """Heat answers first and begins then."""
+        if self.seconds:
+            await self.house.clock.sleep(self.seconds)
+        if id_ not in self.stacks:
+            return
+        verb = action.upper()
+        if action != "delete" or self.seconds or id_ in self.fails:
+            reason = f"Stack {verb} started"
+            self.change("stack", id_, {"stack_status": f"{verb}_IN_PROGRESS", "stack_status_reason": reason})
+        if self.seconds:
+            await self.house.clock.sleep(self.seconds)
+        if id_ not in self.stacks:
+            return
+        if id_ in self.fails:
+            self.fails.discard(id_)
+            self.change("stack", id_, {"stack_status": f"{verb}_FAILED", "stack_status_reason": f"{verb} aborted"})
+            return
+        for one in self.resources.get(id_, ()):
+            if one["resource_type"] == "OS::Nova::Server":
+                self.on_servers(action, one["physical_resource_id"])
+        if action == "delete":
+            self.delete("stack", id_)
+        else:
+            self.change("stack", id_, {"stack_status": f"{verb}_COMPLETE"})
+
+    async def stop(self) -> None:
+        for task in self._working:
+            task.cancel()
+        await asyncio.gather(*self._working, return_exceptions=True)
+        await super().stop()
 
 
 def _stacks() -> Rows:

@@ -385,6 +385,13 @@ class Neutron(Service):
         row = self._found(kind, ask.named[1], ask.who)
         if not ask.who.admin and row.get("project_id") != ask.who.project:
             raise Refused(403, f"(rule:delete_{kind.singular}) is disallowed by policy", "PolicyNotAuthorized")
+        if kind.singular == "network" and any(
+            self.ports[id_]["network_id"] == row["id"] and self.ports[id_]["device_owner"] != "network:dhcp" for id_ in self.ports
+        ):
+            text = (
+                f"Unable to complete operation on network {row['id']}. There are one or more ports still in use on the network."
+            )
+            raise Refused(409, text, "NetworkInUse")
         self.delete(kind.singular, row["id"], admin=ask.who.admin)
         return Reply(status=204)
 

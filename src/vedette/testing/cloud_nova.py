@@ -8,6 +8,8 @@ https://docs.openstack.org/api-ref/compute/
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -139,6 +141,8 @@ class Nova(Service):
         """Servers that were deleted: `changes-since` shows them."""
         self.default_image = ""
         """What servers are made from when nothing is said."""
+        self.detached: Callable[[str, str], bool] = lambda volume, server: False
+        """`detached(volume, server)`: Cinder's part of taking a volume from a server; False: it knows nothing of it."""
         self.unreachable: set[str] = set()
         """Servers whose cell is down."""
         self.flavors = Rows(shared=lambda row: bool(row["os-flavor-access:is_public"]), place=lambda row: row["id"])
@@ -467,6 +471,7 @@ class Nova(Service):
             ("POST", r"/servers", self._boot),
             ("GET", r"/servers/([^/]+)", self._show),
             ("DELETE", r"/servers/([^/]+)", self._end),
+            ("DELETE", r"/servers/([^/]+)/os-volume_attachments/([^/]+)", self._detach),
             ("GET", r"/flavors(?:/detail)?", self._list_flavors),
             ("GET", r"/flavors/([^/]+)", self._flavor),
             ("GET", r"/flavors/([^/]+)/os-flavor-access", self._access),
@@ -475,11 +480,16 @@ class Nova(Service):
             ("GET", r"/os-aggregates/([^/]+)", self._aggregate),
             ("GET", r"/os-services", self._list_services),
             ("GET", r"/os-hypervisors(?:/detail)?", self._list_hypervisors),
+            ("GET", r"/os-hypervisors/statistics", self._statistics),
             ("GET", r"/os-hypervisors/([^/]+)", self._hypervisor),
             ("GET", r"/os-server-groups", self._list_groups),
             ("GET", r"/os-server-groups/([^/]+)", self._group),
             ("GET", r"/os-keypairs", self._list_keypairs),
+            ("POST", r"/os-keypairs", self._make_keypair),
             ("GET", r"/os-keypairs/([^/]+)", self._keypair),
+            ("DELETE", r"/os-keypairs/([^/]+)", self._delete_keypair),
+            ("GET", r"/limits", self._limits),
+            ("GET", r"/os-quota-sets/([^/]+)", self._quotas),
             *self.moves.routes(),
         )
 
@@ -610,6 +620,14 @@ class Nova(Service):
         row = self.found(ask.named[0], ask.who)
         self.delete("server", row["id"])
         return Reply(status=204)
+
+    def _detach(self, ask: Ask) -> Reply:
+        row = self.found(ask.named[0], ask.who)
+        if row[VM_STATE] not in ("active", "paused", "stopped", "resized", "suspended"):
+            raise Refused(409, f"Cannot 'detach_volume' instance {row['id']} while it is in vm_state {row[VM_STATE]}")
+        if not self.detached(ask.named[1], row["id"]):
+            raise Refused(404, f"volume_id not found: {ask.named[1]}")
+        return Reply(status=202)
 
     # the rest
 
@@ -773,6 +791,89 @@ class Nova(Service):
         if id_ not in self.keypairs:
             raise Refused(404, f"Keypair {ask.named[0]} not found for user {user}")
         return Reply({"keypair": self._keypair_row(id_, ask, short=False)})
+
+    def _make_keypair(self, ask: Ask) -> Reply:
+        said = ask.body.get("keypair") if isinstance(ask.body, dict) else None
+        name = said.get("name") if isinstance(said, dict) else None
+        if not isinstance(said, dict) or not isinstance(name, str) or not re.fullmatch(r"[\w .@-]{1,255}", name, re.ASCII):
+            raise Refused(400, "Keypair data is invalid: Keypair name contains unsafe characters")
+        if ask.microversion < (2, 2) and "type" in said:
+            raise Refused(400, "Invalid input for field/attribute keypair. Additional properties are not allowed ('type')")
+        if f"{ask.who.user}:{name}" in self.keypairs:
+            raise Refused(409, f"Key pair '{name}' already exists.")
+        fields: Row = {"_user": ask.who.user, "name": name, "type": said.get("type", "ssh")}
+        public = said.get("public_key")
+        if public is not None:
+            if not isinstance(public, str) or not re.fullmatch(r"(ssh-\S+|ecdsa-\S+) [A-Za-z0-9+/=]+( .*)?", public.strip()):
+                raise Refused(400, "Keypair data is invalid: failed to generate fingerprint")
+            fields["public_key"] = public
+        id_ = self.create("keypair", fields, project=ask.who.project)
+        names = ("name", "public_key", "fingerprint", *(("type",) if ask.microversion >= (2, 2) else ()))
+        row = {key: self.keypairs[id_][key] for key in names} | {"user_id": ask.who.user}
+        if public is None:
+            # A real one is PEM too; this one opens nothing.
+            row["private_key"] = f"-----BEGIN RSA PRIVATE KEY-----\n{secrets.token_hex(32)}\n-----END RSA PRIVATE KEY-----\n"
+        return Reply({"keypair": row}, 201 if ask.microversion >= (2, 2) else 200)
+
+    def _delete_keypair(self, ask: Ask) -> Reply:
+        user = self._owner(ask, "delete")
+        id_ = f"{user}:{ask.named[0]}"
+        if id_ not in self.keypairs:
+            raise Refused(404, f"Keypair {ask.named[0]} not found for user {user}")
+        self.delete("keypair", id_)
+        return Reply(status=204 if ask.microversion >= (2, 2) else 202)
+
+    # what a project may use
+
+    def _used(self, project: str) -> tuple[int, int, int]:
+        """Servers, vCPUs, MiB."""
+        rows = [self.servers[id_] for id_ in self.servers if self.servers[id_]["tenant_id"] == project]
+        return len(rows), sum(row["flavor"]["vcpus"] for row in rows), sum(row["flavor"]["ram"] for row in rows)
+
+    def _limits(self, ask: Ask) -> Reply:
+        servers, vcpus, ram = self._used(ask.who.project)
+        absolute = {
+            "maxTotalInstances": 10,
+            "maxTotalCores": 20,
+            "maxTotalRAMSize": 51200,
+            "maxTotalKeypairs": 100,
+            "maxServerMeta": 128,
+            "maxServerGroups": 10,
+            "maxServerGroupMembers": 10,
+            "totalInstancesUsed": servers,
+            "totalCoresUsed": vcpus,
+            "totalRAMUsed": ram,
+            "totalServerGroupsUsed": 0,
+        }
+        return Reply({"limits": {"rate": [], "absolute": absolute}})
+
+    def _quotas(self, ask: Ask) -> Reply:
+        if not ask.who.admin and ask.named[0] != ask.who.project:
+            raise Refused(403, "Policy doesn't allow os_compute_api:os-quota-sets:show to be performed.")
+        quotas = {"instances": 10, "cores": 20, "ram": 51200, "key_pairs": 100, "metadata_items": 128, "server_groups": 10}
+        return Reply({"quota_set": quotas | {"id": ask.named[0], "server_group_members": 10}})
+
+    def _statistics(self, ask: Ask) -> Reply:
+        if ask.microversion >= (2, 88):
+            raise Refused(404, "The resource could not be found.")
+        self._admins(ask, "os-hypervisors:statistics")
+        servers = [self.servers[id_] for id_ in self.servers]
+        hosts = len(self.hypervisors)
+        statistics = {
+            "count": hosts,
+            "vcpus": 8 * hosts,
+            "vcpus_used": sum(row["flavor"]["vcpus"] for row in servers),
+            "memory_mb": 16384 * hosts,
+            "memory_mb_used": 512 * hosts + sum(row["flavor"]["ram"] for row in servers),
+            "local_gb": 100 * hosts,
+            "local_gb_used": sum(row["flavor"]["disk"] for row in servers),
+            "running_vms": sum(1 for row in servers if row[VM_STATE] == "active"),
+            "current_workload": 0,
+            "disk_available_least": 90 * hosts,
+            "free_disk_gb": 90 * hosts,
+            "free_ram_mb": 15000 * hosts,
+        }
+        return Reply({"hypervisor_statistics": statistics})
 
 
 def asked_version(said: str, oldest: tuple[int, int], newest: tuple[int, int]) -> tuple[int, int]:

@@ -363,6 +363,8 @@ class Cinder(Service):
             ("GET", r"/types/([^/]+)", self._type),
             ("GET", r"/scheduler-stats/get_pools", self._pools),
             ("POST", r"/volumes/([^/]+)/action", self._act),
+            ("GET", r"/limits", self._limits),
+            ("GET", r"/os-quota-sets/([^/]+)", self._quotas),
         )
 
     def _malformed(self, ask: Ask) -> Reply:
@@ -423,8 +425,52 @@ class Cinder(Service):
 
     def _delete(self, ask: Ask) -> Reply:
         kind, row = self._found(ask)
+        free = row["status"] in ("available", "downloading") or row["status"].startswith("error")
+        if kind == "volume" and (row.get("attachments") or not free):
+            raise Refused(
+                400,
+                "Invalid volume: Volume status must be available or error or error_restoring or error_extending or "
+                "error_managing and must not be migrating, attached, belong to a group, have snapshots or be disassociated "
+                "from snapshots after volume transfer.",
+            )
         self.delete(kind, row["id"])
         return Reply(status=202)
+
+    def attach(self, volume: str, server: str) -> None:
+        """As Nova and Cinder do it together. Nobody is told."""
+        row = self.volumes.copy(volume)
+        one = {"id": volume, "attachment_id": self.house.id(), "volume_id": volume, "server_id": server, "device": "/dev/vdb"}
+        self.volumes.put(row | {"status": "in-use", "attachments": [*row["attachments"], one]})
+
+    def detach(self, volume: str, server: str = "") -> bool:
+        """From this server, or from all of them; False: it isn't attached there."""
+        row = self.volumes.copy(volume) if volume in self.volumes else {"attachments": []}
+        left = [one for one in row["attachments"] if server and one["server_id"] != server]
+        if len(left) == len(row["attachments"]):
+            return False
+        self.volumes.put(row | {"status": "in-use" if left else "available", "attachments": left})
+        return True
+
+    def _limits(self, ask: Ask) -> Reply:
+        mine = [self.volumes[id_] for id_ in self.volumes if self.volumes[id_][TENANT] == ask.who.project]
+        absolute = {
+            "maxTotalVolumes": 10,
+            "maxTotalVolumeGigabytes": 1000,
+            "maxTotalSnapshots": 10,
+            "maxTotalBackups": 10,
+            "maxTotalBackupGigabytes": 1000,
+            "totalVolumesUsed": len(mine),
+            "totalGigabytesUsed": sum(row["size"] for row in mine),
+            "totalSnapshotsUsed": 0,
+            "totalBackupsUsed": 0,
+            "totalBackupGigabytesUsed": 0,
+        }
+        return Reply({"limits": {"rate": [], "absolute": absolute}})
+
+    def _quotas(self, ask: Ask) -> Reply:
+        if not ask.who.admin and ask.named[0] != ask.who.project:
+            raise Refused(403, "Policy doesn't allow volume_extension:quotas:show to be performed.")
+        return Reply({"quota_set": {"id": ask.named[0], "volumes": 10, "gigabytes": 1000, "snapshots": 10, "backups": 10}})
 
     def _types(self, ask: Ask) -> Reply:
         return Reply({"volume_types": [_type(row, ask.who) for row in self.types]})
@@ -448,6 +494,9 @@ class Cinder(Service):
         if not isinstance(ask.body, dict) or len(ask.body) != 1:
             raise Refused(400, "There is no such action")
         ((action, given),) = ask.body.items()
+        if action in ("os-detach", "os-force_detach"):
+            self.detach(id_)
+            return Reply(status=202)
         if action == "os-migrate_volume" and not ask.who.admin:
             raise Refused(403, "Policy doesn't allow volume_extension:volume_admin_actions:migrate_volume to be performed.")
         self.moves.act(self.volumes.copy(id_), action, given if isinstance(given, dict) else {})

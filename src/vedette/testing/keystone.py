@@ -1,8 +1,9 @@
 """A Keystone (Identity v3) on 127.0.0.1: users, projects, roles, tokens and their ends, and everything that can go wrong.
 
 It answers what `clients/keystone.py`, keystoneauth and the openstack command ask to get a token and to validate one, over real
-HTTP, and lists its users and projects to admins. Roles are looked up when a token is validated, as with Fernet tokens. Time is
-the clock it is given, in `Date` too. `testing/cloud.py` puts the other services into its catalog.
+HTTP; to admins it lists its users and projects and changes them (testing/keystone_changes.py). Roles are looked up when a token
+is validated, as with Fernet tokens. Time is the clock it is given, in `Date` too. `testing/cloud.py` puts the other services into
+its catalog.
 https://docs.openstack.org/api-ref/identity/v3/
 """
 
@@ -21,6 +22,7 @@ import msgspec
 from aiohttp import web
 
 from vedette.kit.clock import Clock, rfc3339_us
+from vedette.testing.keystone_changes import No, changed
 
 Target = tuple[Literal["project", "domain", "system", ""], str]
 """What a token or a role is for: ("project", id), ("domain", id), ("system", "all"), ("", "") for no scope."""
@@ -45,6 +47,7 @@ class User(msgspec.Struct):
     domain: str
     enabled: bool = True
     default_project: str = ""
+    email: str = ""
 
 
 class Project(msgspec.Struct):
@@ -90,6 +93,8 @@ class FakeKeystone:
         self.projects: dict[str, Project] = {}
         self.grants: set[tuple[str, str, Target]] = set()
         """(user id, role name, target)"""
+        self.named_roles = {"admin", "member", "reader"}
+        """Beside those that somebody has."""
         self.credentials: dict[str, ApplicationCredential] = {}
         self.tokens: dict[str, Token] = {}
         self.seconds = 3600.0
@@ -178,6 +183,20 @@ class FakeKeystone:
         project = Project(secrets.token_hex(16), name, domain)
         self.projects[project.id] = project
         return project.id
+
+    def add_role(self, name: str) -> str:
+        """Its name."""
+        self.named_roles.add(name)
+        return name
+
+    def roles(self) -> list[str]:
+        return sorted(self.named_roles | {role for _, role, _ in self.grants})
+
+    def end_tokens(self, *, user: str = "", project: str = "") -> None:
+        """Those of this user, or for this project, are known no more."""
+        for token in self.tokens.values():
+            if token.user == user or token.target == ("project", project):
+                token.revoked = True
 
     def grant(self, user: str, role: str, *, project: str = "", domain: str = "", system: bool = False) -> None:
         self.grants.add((user, role, _target(project, domain, system)))
@@ -300,6 +319,13 @@ class FakeKeystone:
             return self._login(body, catalog="nocatalog" not in request.query)
         if path == "/v3/auth/tokens" and request.method in ("GET", "HEAD", "DELETE"):
             return self._look(request)
+        asker = self._valid(request.headers.get("X-Auth-Token", ""))
+        try:
+            made = changed(self, request, body, None if asker is None else self._roles_of(asker))
+        except No as why:
+            return _error(why.status, str(why))
+        if made is not None:
+            return made
         if request.method == "GET" and (match := _LISTS.fullmatch(path)) is not None:
             return self._shown(request, match[1], match[2] or "")
         return _error(404, "The resource could not be found.")
@@ -332,10 +358,9 @@ class FakeKeystone:
 
     def _rows(self, kind: str, asker: str) -> list[dict[str, Any]]:
         if kind == "users":
-            return [self._user_row(user) for user in self.users.values()]
+            return [self.user_row(user) for user in self.users.values()]
         if kind == "roles":
-            every = sorted({"admin", "member", "reader", *(role for _, role, _ in self.grants)})
-            return [{"id": f"role-{name}", "name": name, "domain_id": None, "description": None, "options": {}} for name in every]
+            return [self.role_row(name) for name in self.roles()]
         if kind == "role_assignments":
             return [
                 {"role": {"id": f"role-{role}"}, "user": {"id": user}, "scope": {scope: {"id": id_}}, "links": {}}
@@ -347,9 +372,12 @@ class FakeKeystone:
                 for id_, name in self.domains.items()
             ]
         mine = {id_ for user, _, (scope, id_) in self.grants if user == asker and scope == "project"}
-        return [self._project_row(one) for one in self.projects.values() if kind == "projects" or one.id in mine]
+        return [self.project_row(one) for one in self.projects.values() if kind == "projects" or one.id in mine]
 
-    def _user_row(self, user: User) -> dict[str, Any]:
+    def role_row(self, name: str) -> dict[str, Any]:
+        return {"id": f"role-{name}", "name": name, "domain_id": None, "description": None, "options": {}}
+
+    def user_row(self, user: User) -> dict[str, Any]:
         row: dict[str, Any] = {
             "id": user.id,
             "name": user.name,
@@ -359,9 +387,10 @@ class FakeKeystone:
             "options": {},
             "links": {"self": f"{self.url}/users/{user.id}"},
         }
-        return row | {"default_project_id": user.default_project} if user.default_project else row
+        more = {"default_project_id": user.default_project, "email": user.email}
+        return row | {name: value for name, value in more.items() if value}
 
-    def _project_row(self, project: Project) -> dict[str, Any]:
+    def project_row(self, project: Project) -> dict[str, Any]:
         return {
             "id": project.id,
             "name": project.name,

@@ -1,0 +1,150 @@
+"""What the fake Keystone does when it is asked to change something: users, projects, roles and who has them where.
+
+In: a request that no list answers, from testing/keystone.py. Only an admin may; a user may not even change himself here. As with
+Fernet tokens, a new password ends the tokens that were got with the old one, and so does the end of a user or a project.
+https://docs.openstack.org/api-ref/identity/v3/
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from vedette.testing.keystone import FakeKeystone
+
+_ONE = re.compile(r"/v3/(users|projects|roles)(?:/([^/]+))?")
+_GRANT = re.compile(r"/v3/projects/([^/]+)/users/([^/]+)/roles(?:/([^/]+))?")
+LONGEST_NAME = 255
+
+
+class No(Exception):
+    """An error in Keystone's form."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def changed(keystone: FakeKeystone, request: web.Request, body: bytes, roles: frozenset[str] | None) -> web.Response | None:
+    """The answer; None: it is no change. `roles`: the asker's, None for nobody. Raises No."""
+    path, method = request.path.rstrip("/"), request.method
+    grant, one = _GRANT.fullmatch(path), _ONE.fullmatch(path)
+    if grant is None and (one is None or method == "GET"):
+        return None
+    if roles is None:
+        raise No(401, "The request you have made requires authentication.")
+    if "admin" not in roles:
+        raise No(403, f"You are not authorized to perform the requested action: {_action(method, grant, one)}.")
+    if grant is not None:
+        return _granted(keystone, method, grant[1], grant[2], grant[3] or "")
+    assert one is not None
+    kind, id_ = one[1][:-1], one[2] or ""
+    if method == "POST" and not id_:
+        return _json(201, {kind: _made(keystone, kind, _given(body, kind))})
+    if method == "PATCH" and id_:
+        return _json(200, {kind: _patched(keystone, kind, id_, _given(body, kind))})
+    if method == "DELETE" and id_:
+        _deleted(keystone, kind, id_)
+        return web.Response(status=204)
+    raise No(405, "The method is not allowed for the requested URL.")
+
+
+def _action(method: str, grant: re.Match[str] | None, one: re.Match[str] | None) -> str:
+    if grant is not None:
+        return {"PUT": "identity:create_grant", "DELETE": "identity:revoke_grant"}.get(method, "identity:check_grant")
+    verb = {"POST": "create", "PATCH": "update", "DELETE": "delete"}.get(method, "get")
+    return f"identity:{verb}_{one[1][:-1] if one else ''}"
+
+
+def _given(body: bytes, kind: str) -> dict[str, Any]:
+    try:
+        given = msgspec.json.decode(body)[kind]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        given = None
+    if not isinstance(given, dict):
+        raise No(400, f"Expecting to find {kind} in request body.")
+    for name, value in given.items():
+        if name in ("name", "password", "email", "description", "domain_id") and value is not None and not isinstance(value, str):
+            raise No(400, f"Invalid input for field '{name}': is not of type 'string'")
+    return given
+
+
+def _made(keystone: FakeKeystone, kind: str, given: dict[str, Any]) -> dict[str, Any]:
+    name, domain = given.get("name") or "", given.get("domain_id") or "default"
+    if not name or len(name) > LONGEST_NAME:
+        raise No(400, "Invalid input for field 'name'")
+    if kind == "role":
+        if name in keystone.roles():
+            raise No(409, f"Conflict occurred attempting to store role - Duplicate entry found with name {name}.")
+        return keystone.role_row(keystone.add_role(name))
+    if domain not in keystone.domains:
+        raise No(404, f"Could not find domain: {domain}.")
+    there: Any = keystone.users if kind == "user" else keystone.projects
+    if any(one.name.lower() == name.lower() and one.domain == domain for one in there.values()):
+        raise No(
+            409, f"Conflict occurred attempting to store {kind} - Duplicate entry found with name {name} at domain ID {domain}."
+        )
+    if kind == "project":
+        project = keystone.projects[keystone.add_project(name, domain=domain)]
+        project.description = given.get("description") or ""
+        return keystone.project_row(project)
+    # (Without a password nobody can sign in as the user.)
+    user = keystone.users[keystone.add_user(name, given.get("password") or secrets.token_hex(16), domain=domain)]
+    user.email, user.default_project = given.get("email") or "", given.get("default_project_id") or ""
+    return keystone.user_row(user)
+
+
+def _patched(keystone: FakeKeystone, kind: str, id_: str, given: dict[str, Any]) -> dict[str, Any]:
+    there: Any = {"user": keystone.users, "project": keystone.projects}.get(kind, {})
+    one = there.get(id_)
+    if one is None:
+        raise No(404, f"Could not find {kind}: {id_}.")
+    for name in ("name", "email", "description", "enabled", "password"):
+        if name in given and hasattr(one, name):
+            setattr(one, name, given[name])
+    if kind == "user":
+        if "password" in given:
+            keystone.end_tokens(user=id_)
+        return keystone.user_row(one)
+    return keystone.project_row(one)
+
+
+def _deleted(keystone: FakeKeystone, kind: str, id_: str) -> None:
+    there: Any = {"user": keystone.users, "project": keystone.projects}.get(kind, {})
+    if there.pop(id_, None) is None:
+        raise No(404, f"Could not find {kind}: {id_}.")
+    keystone.end_tokens(**{kind: id_})
+    keystone.grants = {
+        (user, role, target)
+        for user, role, target in keystone.grants
+        if not (kind == "user" and user == id_) and not (kind == "project" and target == ("project", id_))
+    }
+
+
+def _granted(keystone: FakeKeystone, method: str, project: str, user: str, role_id: str) -> web.Response:
+    if project not in keystone.projects:
+        raise No(404, f"Could not find project: {project}.")
+    if user not in keystone.users:
+        raise No(404, f"Could not find user: {user}.")
+    has = {role for who, role, where in keystone.grants if who == user and where == ("project", project)}
+    if not role_id:
+        return _json(200, {"roles": [keystone.role_row(role) for role in sorted(has)], "links": {}})
+    role = role_id.removeprefix("role-")
+    if role not in keystone.roles():
+        raise No(404, f"Could not find role: {role_id}.")
+    if method == "PUT":
+        keystone.grant(user, role, project=project)
+    elif role not in has:
+        raise No(404, f"Could not find role assignment with role: {role_id}, user or group: {user}, project: {project}.")
+    elif method == "DELETE":
+        keystone.ungrant(user, role, project=project)
+    return web.Response(status=204)
+
+
+def _json(status: int, body: dict[str, Any]) -> web.Response:
+    return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")
