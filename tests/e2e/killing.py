@@ -27,9 +27,10 @@ def free_port() -> int:
 
 
 class Process:
-    """`vedette serve` on a fake cloud; its broker is away. `more`: further sections of its configuration."""
+    """`vedette serve` on a fake cloud. `amqp`: its broker; none: it is away, and a pass waits for it before it begins. `more`:
+    further sections of its configuration."""
 
-    def __init__(self, folder: Path, cloud: FakeCloud, **more: Any) -> None:
+    def __init__(self, folder: Path, cloud: FakeCloud, *, amqp: str = "", **more: Any) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._folder = folder
@@ -41,7 +42,9 @@ class Process:
                 {
                     "name": "one",
                     "type": "openstack",
-                    "amqp": f"amqp://127.0.0.1:{free_port()}",
+                    "amqp": amqp or f"amqp://127.0.0.1:{free_port()}",
+                    # One that every broker has: nothing is waited for, and nothing is said.
+                    "exchanges": ["amq.topic"],
                     "api": {**cloud.credentials("admin"), "resync": "0s"},
                 }
             ],

@@ -17,11 +17,14 @@ from serving import SECONDS
 from vedette.kit.clock import SystemClock
 from vedette.testing.cloud import FakeCloud
 from vedette.testing.concertim import PASSWORD, FakeConcertim
+from vedette.testing.rabbit import Rabbit
 
 STACKS, EACH, DEATHS = 25, 4, 6
 
 
-async def test_killed_again_and_again_and_nothing_is_there_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_killed_again_and_again_and_nothing_is_there_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rabbit: Rabbit
+) -> None:
     seed = random.randrange(2**32)
     dice = random.Random(seed)
     async with FakeCloud(SystemClock()) as cloud, FakeConcertim() as front, aiohttp.ClientSession(headers=HEADERS) as session:
@@ -33,7 +36,7 @@ async def test_killed_again_and_again_and_nothing_is_there_twice(tmp_path: Path,
                 servers.append(cloud.server(name="node"))
                 cloud.orchestration.add_resource(stack, "OS::Nova::Server", servers[-1])
         mirror = {"name": "racks", "type": "concertim", "url": front.url, "password": PASSWORD, "compare": "1s"}
-        process = Process(tmp_path, cloud, mirrors=[mirror])
+        process = Process(tmp_path, cloud, amqp=rabbit.url, mirrors=[mirror])
         died_at: list[int] = []
         try:
             for _ in range(DEATHS):
