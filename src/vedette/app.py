@@ -37,6 +37,7 @@ from vedette.clients.openstack import OpenStackCloud
 from vedette.clients.tracing import OtlpTracer
 from vedette.compat import infra_optim, weaas
 from vedette.compat._concertim_accounts import Names
+from vedette.compat._concertim_http import SHORTEST_SECRET
 from vedette.compat.concertim_api import ConcertimApi, ConcertimNeeds
 from vedette.compat.infra_optim import OptimNeeds
 from vedette.config import (
@@ -635,6 +636,8 @@ class Service:
                 names=Names(concertim=face.users.concertim, admin=face.users.admin, cloudkitty=face.users.cloudkitty),
             )
         )
+        if face.authenticate and len(face.jwt_secret.reveal().encode()) < SHORTEST_SECRET:
+            log.warning("faces.concertim.jwt_secret has less than %d bytes: take a longer one at both ends", SHORTEST_SECRET)
         if not face.authenticate:
             log.warning(
                 "whoever reaches the front end's API is believed to be the front end (faces.concertim.authenticate: false)"

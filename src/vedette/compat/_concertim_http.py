@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +40,12 @@ LONGEST_TEXT = 255
 """Characters of a name, as Keystone takes it."""
 LONGEST_KEY = 16_384
 LONGEST_MESSAGE = 1_000
+
+
+# Said once, when the service starts (app.py), and not with each request.
+warnings.filterwarnings("ignore", category=jwt.InsecureKeyLengthWarning)
+SHORTEST_SECRET = 32
+"""Bytes of a secret that HS256 is as good as (RFC 7518 §3.2)."""
 
 
 class Missing(BadRequest):

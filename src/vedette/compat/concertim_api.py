@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -89,6 +90,8 @@ FIRST_TYPES = {"devices": "instances"}
 ON_SERVERS = {"stack_suspend": "suspend", "stack_resume": "resume", "stack_delete": "server_delete"}
 """What is done to each server of a rack instead, where Heat refuses."""
 
+_UUID = re.compile(r"[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Work = Callable[[web.Request, JsonObject], Awaitable[web.Response]]
 
@@ -125,12 +128,16 @@ class ConcertimApi:
         routes = [web.get(prefix or "/", _running), *(web.get(f"{prefix}/", _running) for _ in (1,) if prefix)]
         for method, path, work in self._routes():
             routes.append(web.route(method, prefix + path, self._guarded(path, work)))
+        # Last: the gate's word for what isn't there is that the token is no user's, which leads the front end astray.
+        routes.append(web.route("*", f"{prefix}/{{rest:.*}}", self._guarded("*", _nothing)))
 
         def in_its_form(request: web.Request, why: Exception) -> web.Response | None:
             ours = not prefix or request.path == prefix or request.path.startswith(f"{prefix}/")
             return error(request, why, first=self._first(request)) if ours else None
 
-        return Face(routes=routes, public=frozenset(route.path for route in routes), error=in_its_form)
+        # (The last one is called otherwise once it is a route.)
+        public = frozenset(route.path for route in routes) | {f"{prefix}/{{rest}}"}
+        return Face(routes=routes, public=public, error=in_its_form)
 
     async def close(self, seconds: float) -> None:
         """What is under way gets so long to end."""
@@ -437,6 +444,8 @@ class ConcertimApi:
         if action is None:
             raise InvalidCall(f"{word[:40]} is nothing that can be done to {said}: {', '.join(ACTIONS[type_])}")
         env = self._env(request, body)
+        if not _UUID.fullmatch(id_):
+            raise NotFound(f"there is nothing of the id {id_[:64]!r}")
         async with self._as(env) as cloud:
             name = await self._name(cloud, type_, action, id_)
             if name is None:
@@ -506,6 +515,10 @@ class ConcertimApi:
 
 async def _running(_request: web.Request) -> web.Response:
     return web.Response(text="Running\n")
+
+
+async def _nothing(request: web.Request, body: JsonObject) -> web.Response:
+    raise NotFound(f"there is no {request.method[:10]} {request.match_info['rest'][:100]}")
 
 
 async def _key_pair(cloud: Cloud, name: str) -> JsonObject | None:

@@ -232,7 +232,7 @@ class Errands:
                 cloud=self._cloud(), clock=self._clock, request_id=action.request_id, say=lambda text: None, wait=waiting
             )
             standing = await kind.look(hands, action.input_parameters, action.before or {})
-            return standing == "done" or (standing != "running" and self._clock.monotonic() >= until)
+            return standing in ("done", "unsure") or (standing == "undone" and self._clock.monotonic() >= until)
 
         try:
             await waiting(over, self._timeout, action.action_type)

@@ -239,6 +239,8 @@ class Fault(msgspec.Struct):
     """Seconds of the clock."""
     held: asyncio.Event | None = None
     """Nothing is answered before it is set."""
+    undone: bool = False
+    """With `status`: what was asked for is not done. (Else it is, and its answer is another one.)"""
     stale: bool = False
     """With `held` and `latency`: the answer is made first, and then kept back."""
     hits: int = 0
@@ -279,10 +281,11 @@ class Door:
         method: str = "",
         retry_after: float | str | None = None,
         body: bytes | None = None,
+        undone: bool = False,
     ) -> Fault:
-        """Answer with this status; with the service's own error, or with this body."""
+        """Answer with this status; with the service's own error, or with this body. `undone`: before anything is done."""
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-        return self.add(Fault(path, method, after, times, status, headers, body))
+        return self.add(Fault(path, method, after, times, status, headers, body, undone=undone))
 
     def garble(self, body: bytes, path: str = "*", *, times: int | None = None, after: int = 0) -> Fault:
         """Answer 200 with these bytes."""
@@ -325,6 +328,9 @@ class Door:
                 await house.clock.sleep(fault.latency)
             if fault.held is not None:
                 await fault.held.wait()
+        for fault in met:
+            if fault.status and fault.undone:
+                return _response(self._error(fault.status), fault.headers)
         response = made if made is not None else answer()
         for fault in met:
             if fault.body is not None:
