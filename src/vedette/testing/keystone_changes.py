@@ -9,17 +9,43 @@ from __future__ import annotations
 
 import re
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 from aiohttp import web
 
-if TYPE_CHECKING:
-    from vedette.testing.keystone import FakeKeystone
-
 _ONE = re.compile(r"/v3/(users|projects|roles)(?:/([^/]+))?")
 _GRANT = re.compile(r"/v3/projects/([^/]+)/users/([^/]+)/roles(?:/([^/]+))?")
 LONGEST_NAME = 255
+
+
+class Keystone(Protocol):
+    """What of `testing/keystone.py` is needed here."""
+
+    domains: dict[str, str]
+    users: dict[str, Any]
+    projects: dict[str, Any]
+    grants: set[Any]
+
+    def add_user(self, name: str, password: str = "", *, domain: str = "default") -> str: ...
+
+    def add_project(self, name: str, *, domain: str = "default") -> str: ...
+
+    def add_role(self, name: str) -> str: ...
+
+    def roles(self) -> list[str]: ...
+
+    def role_row(self, name: str) -> dict[str, Any]: ...
+
+    def user_row(self, user: Any) -> dict[str, Any]: ...
+
+    def project_row(self, project: Any) -> dict[str, Any]: ...
+
+    def end_tokens(self, *, user: str = "", project: str = "") -> None: ...
+
+    def grant(self, user: str, role: str, *, project: str = "") -> None: ...
+
+    def ungrant(self, user: str, role: str, *, project: str = "") -> None: ...
 
 
 class No(Exception):
@@ -30,7 +56,7 @@ class No(Exception):
         self.status = status
 
 
-def changed(keystone: FakeKeystone, request: web.Request, body: bytes, roles: frozenset[str] | None) -> web.Response | None:
+def changed(keystone: Keystone, request: web.Request, body: bytes, roles: frozenset[str] | None) -> web.Response | None:
     """The answer; None: it is no change. `roles`: the asker's, None for nobody. Raises No."""
     path, method = request.path.rstrip("/"), request.method
     grant, one = _GRANT.fullmatch(path), _ONE.fullmatch(path)
@@ -74,7 +100,7 @@ def _given(body: bytes, kind: str) -> dict[str, Any]:
     return given
 
 
-def _made(keystone: FakeKeystone, kind: str, given: dict[str, Any]) -> dict[str, Any]:
+def _made(keystone: Keystone, kind: str, given: dict[str, Any]) -> dict[str, Any]:
     name, domain = given.get("name") or "", given.get("domain_id") or "default"
     if not name or len(name) > LONGEST_NAME:
         raise No(400, "Invalid input for field 'name'")
@@ -99,7 +125,7 @@ def _made(keystone: FakeKeystone, kind: str, given: dict[str, Any]) -> dict[str,
     return keystone.user_row(user)
 
 
-def _patched(keystone: FakeKeystone, kind: str, id_: str, given: dict[str, Any]) -> dict[str, Any]:
+def _patched(keystone: Keystone, kind: str, id_: str, given: dict[str, Any]) -> dict[str, Any]:
     there: Any = {"user": keystone.users, "project": keystone.projects}.get(kind, {})
     one = there.get(id_)
     if one is None:
@@ -114,7 +140,7 @@ def _patched(keystone: FakeKeystone, kind: str, id_: str, given: dict[str, Any])
     return keystone.project_row(one)
 
 
-def _deleted(keystone: FakeKeystone, kind: str, id_: str) -> None:
+def _deleted(keystone: Keystone, kind: str, id_: str) -> None:
     there: Any = {"user": keystone.users, "project": keystone.projects}.get(kind, {})
     if there.pop(id_, None) is None:
         raise No(404, f"Could not find {kind}: {id_}.")
@@ -126,7 +152,7 @@ def _deleted(keystone: FakeKeystone, kind: str, id_: str) -> None:
     }
 
 
-def _granted(keystone: FakeKeystone, method: str, project: str, user: str, role_id: str) -> web.Response:
+def _granted(keystone: Keystone, method: str, project: str, user: str, role_id: str) -> web.Response:
     if project not in keystone.projects:
         raise No(404, f"Could not find project: {project}.")
     if user not in keystone.users:
