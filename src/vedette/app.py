@@ -50,6 +50,7 @@ from vedette.config import (
     MirrorConfig,
     On,
     PollingConfig,
+    default_source,
     secret_variables,
 )
 from vedette.config import Audits as AuditsConfig
@@ -72,6 +73,7 @@ from vedette.engine.matching import Match
 from vedette.engine.mirroring import Keeper, Mirroring, absent
 from vedette.engine.planner import WEIGHTS, PlannerOptions
 from vedette.engine.polling import Polling
+from vedette.engine.prerequisites import POLICIES, Prerequisites, Wanted
 from vedette.engine.records import Records
 from vedette.engine.resync import Resync
 from vedette.engine.retention import Keep, Retention
@@ -157,6 +159,7 @@ class Service:
         self.errands: Errands | None = None
         """What a front end's users asked for."""
         self.front_end: ConcertimApi | None = None
+        self._prerequisites: Prerequisites | None = None
         self._handlers: list[Handler] = []
         self._tracer: Tracer | None = None
         self._uses: dict[str, CloudUse] = {}
@@ -245,7 +248,7 @@ class Service:
             tickets=Tickets(clock),
             sources=lambda: [source.status() for source in sources],
             source_names=(*(one.name for one in config.sources), *(one.name for one in config.hooks)),
-            default_source=_default_source(config),
+            default_source=default_source(config),
             cors=tuple(config.cors),
             hosts=_hosts(config) if config.auth.mode == "none" else None,
             # Where nobody has a token all callers are one.
@@ -268,6 +271,8 @@ class Service:
             self._spawn("audits", partial(keep_running, "audits", self.audits.run))
         if self.errands is not None:
             self._spawn("errands", partial(keep_running, "errands", self.errands.run))
+        if self._prerequisites is not None:
+            self._spawn("prerequisites", partial(keep_running, "prerequisites", self._prerequisites.run))
         if self.alarms is not None:
             self._spawn("alarms", partial(keep_running, "alarms", self.alarms.run))
         await self._listen(needs, authenticator)
@@ -427,7 +432,7 @@ class Service:
     def _measure(self) -> None:
         """Meters. Raises ConfigError."""
         config = self.config
-        default = (config.audits.source if config.audits is not None else "") or _default_source(config)
+        default = (config.audits.source if config.audits is not None else "") or default_source(config)
 
         def cloud(name: str = "") -> Cloud | None:
             use = self._uses.get(name or default)
@@ -442,7 +447,7 @@ class Service:
 
     def _poll(self, settings: PollingConfig) -> None:
         """Raises ConfigError."""
-        source = settings.source or _default_source(self.config)
+        source = settings.source or default_source(self.config)
         use = self._uses.get(source)
         if use is None:
             raise ConfigError(f"source {source!r} has no API that could be asked", path="polling.source")
@@ -475,7 +480,7 @@ class Service:
         named: list[str] = []
 
         def source(name: str) -> str:
-            found = name or _default_source(self.config)
+            found = name or default_source(self.config)
             if found not in {source.name for source in self.config.sources}:
                 raise ConfigError(
                     f"there is no source {found!r}" if found else "which source? None is the default one", path="source"
@@ -537,7 +542,7 @@ class Service:
     async def _optimize(self, settings: AuditsConfig, store: Store) -> list[Rule]:
         """Audits and plans, built and not yet at work; the rules that trigger audits. Raises ConfigError."""
         config, clock, telemetry = self.config, self.clock, self.telemetry
-        source = settings.source or _default_source(config)
+        source = settings.source or default_source(config)
 
         def cloud(name: str = "") -> Cloud | None:
             use = self._uses.get(name or source)
@@ -614,7 +619,7 @@ class Service:
 
     async def _serve_front_end(self, face: Concertim, store: Store) -> None:
         """Raises ConfigError."""
-        source = face.source or _default_source(self.config)
+        source = face.source or default_source(self.config)
         use = self._uses.get(source)
         if use is None or not isinstance(use.cloud, OpenStackCloud):
             raise ConfigError(f"source {source!r} has no API: give it an auth_url or a cloud", path="faces.concertim.source")
@@ -635,6 +640,9 @@ class Service:
                 auth_urls=face.auth_urls,
                 names=Names(concertim=face.users.concertim, admin=face.users.admin, cloudkitty=face.users.cloudkitty),
             )
+        )
+        self._prerequisites = Prerequisites(
+            own, front_end_wants(self.config, face), self.clock, self.telemetry, create=face.create_missing
         )
         if face.authenticate and len(face.jwt_secret.reveal().encode()) < SHORTEST_SECRET:
             log.warning("faces.concertim.jwt_secret has less than %d bytes: take a longer one at both ends", SHORTEST_SECRET)
@@ -781,6 +789,16 @@ def _audit_settings(given: msgspec.Struct, usual: AuditSettings) -> AuditSetting
     return msgspec.structs.replace(usual, **said)
 
 
+def front_end_wants(config: Config, face: Concertim) -> Wanted:
+    """What the cloud has to have for a front end."""
+    return Wanted(
+        roles=("admin", "member", "watcher"),
+        users=(face.users.admin, face.users.concertim),
+        # Where nobody reads measurements none have to be kept.
+        policies=POLICIES if config.polling is not None else (),
+    )
+
+
 def _planner_options(settings: AuditsConfig) -> JsonObject:
     """Raises ConfigError."""
     given = {"weights": settings.weights, "parallelization": settings.parallelization}
@@ -813,13 +831,6 @@ def _cloud_use(one: SourceSettings, clock: Clock, telemetry: Telemetry) -> Cloud
     build = getattr(plugins.load("sources", one.type), "cloud_use", None)
     use: CloudUse | None = None if build is None else build(one.options, clock=clock, telemetry=telemetry)
     return use
-
-
-def _default_source(config: Config) -> str:
-    marked = [one.name for one in config.sources if one.default]
-    if marked:
-        return marked[0]
-    return config.sources[0].name if len(config.sources) == 1 else ""
 
 
 def _drop_verdicts(authenticator: Authenticator, appended: Sequence[Appended], strangers: frozenset[str]) -> None:

@@ -1335,6 +1335,14 @@ def show(config: Config) -> str:
     return text
 
 
+def default_source(config: Config) -> str:
+    """The name of the source that is meant where none is said; "": there are several."""
+    marked = [one.name for one in config.sources if one.default]
+    if marked:
+        return marked[0]
+    return config.sources[0].name if len(config.sources) == 1 else ""
+
+
 def secret_variables(config: Config, environ: Mapping[str, str]) -> frozenset[str]:
     """Names of the environment's variables with a secret of these settings in them, and of those that OpenStack's clients read
     one from: what the operator's own plugins don't get. (What is in a plugin's own options, it has anyway.)"""

@@ -94,12 +94,15 @@ class Front:
 
 
 @asynccontextmanager
-async def fronting(folder: Path, *, signs: bool = True, cloud: FakeCloud | None = None, **face: Any) -> AsyncIterator[Front]:
-    """`signs`: a front end of the second generation. `cloud`: one that is there already. `face`: `faces.concertim`."""
+async def fronting(
+    folder: Path, *, signs: bool = True, cloud: FakeCloud | None = None, more: dict[str, Any] | None = None, **face: Any
+) -> AsyncIterator[Front]:
+    """`signs`: a front end of the second generation. `cloud`: one that is there already. `more`: further sections of the
+    configuration. `face`: `faces.concertim`."""
     if cloud is None:
         async with FakeCloud(SystemClock()) as fresh:
             furnish(fresh)
-            async with fronting(folder, signs=signs, cloud=fresh, **face) as front:
+            async with fronting(folder, signs=signs, cloud=fresh, more=more, **face) as front:
                 yield front
         return
     settings = {
@@ -108,7 +111,7 @@ async def fronting(folder: Path, *, signs: bool = True, cloud: FakeCloud | None 
         **face,
     }
     faces = {"infra_optim": {"listen": "127.0.0.1:0"}, "concertim": settings}
-    async with optimizing(folder, cloud=cloud, faces=faces) as place:
+    async with optimizing(folder, cloud=cloud, faces=faces, **(more or {})) as place:
         yield Front(place, cloud, signs=signs)
 
 

@@ -599,3 +599,35 @@ async def test_no_secret_is_in_any_log_or_in_the_store(tmp_path: Path, caplog: p
         assert secret not in text
         assert secret.encode() not in kept
         assert json.dumps(secret)[1:-1].encode() not in kept
+
+
+# --- what the cloud has to have --------------------------------------------------------------------------------------------
+
+
+async def test_what_the_cloud_lacks_is_named_with_what_makes_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with FakeCloud(SystemClock()) as cloud:
+        cloud.metric.in_catalog = True
+        meters = {"meters": [{"name": "gnocchi", "type": "gnocchi"}], "polling": {"meter": "gnocchi", "projects": ["p"]}}
+        async with fronting(tmp_path / "one", cloud=cloud, more=meters) as front:
+            numbers = front.place.service.telemetry
+
+            async def looked() -> bool:
+                return b"vedette_prerequisites_missing 4.0" in numbers.render()
+
+            await front.place.until(looked)
+        said = [one.getMessage() for one in caplog.records if one.name == "vedette.engine.prerequisites"]
+        assert said == [
+            "the cloud has no role watcher, which a front end needs: openstack role create watcher",
+            "the cloud has no user concertim, which a front end needs: openstack user create --password-prompt concertim",
+            "the cloud has no archive policy concertim_rate_policy, which a front end needs: "
+            "deploy/ceilometer/archive-policies.sh",
+            "the cloud has no archive policy concertim_policy, which a front end needs: deploy/ceilometer/archive-policies.sh",
+        ]
+        cloud.metric.archive_policies |= {"concertim_rate_policy"}
+        async with fronting(tmp_path / "two", cloud=cloud, more=meters, create_missing=True) as front:
+            async def made() -> bool:
+                return b"vedette_prerequisites_missing 1.0" in front.place.service.telemetry.render()
+
+            await front.place.until(made)
+        assert "watcher" in cloud.identity.roles()
+        assert cloud.user_id("concertim")

@@ -2,7 +2,7 @@
 
 Settings come in, findings go out, each with the exact fix. Every look is bounded in time; one that can't be had is a finding too,
 never the end. What a broker, a Keystone or an API says is asked in `clients/`; what it means is decided here, and in
-diagnose_broker.py, diagnose_cloud.py, diagnose_cluster.py, diagnose_mirror.py, diagnose_service.py.
+diagnose_broker.py, diagnose_cloud.py, diagnose_cluster.py, diagnose_mirror.py, diagnose_front_end.py, diagnose_service.py.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from vedette.cli.certificates import certificate_end, check_certificate, expiry
 from vedette.cli.diagnose_broker import check_broker
 from vedette.cli.diagnose_cloud import check_cloud
 from vedette.cli.diagnose_cluster import check_cluster
+from vedette.cli.diagnose_front_end import check_front_end
 from vedette.cli.diagnose_mirror import check_mirror
 from vedette.cli.diagnose_service import check_service, server_url
 from vedette.cli.finding import Asked, Broker, Finding, Findings, skew_of
@@ -73,6 +74,9 @@ async def examine(asked: Asked) -> Findings:
                 yield check_recording(source)
         for mirror in config.mirrors:
             async for finding in check_mirror(mirror):
+                yield finding
+        if config.faces.concertim is not None:
+            async for finding in check_front_end(config, config.faces.concertim):
                 yield finding
     url = asked.server or (server_url(config) if config is not None else "")
     if url or config is None:

@@ -36,6 +36,8 @@ class Gnocchi(Service):
         """Id → resource, in the order of creation."""
         self.measures: dict[tuple[str, str, float], list[tuple[int, float]]] = {}
         """(metric, aggregation, granularity) → (UTC microseconds, value), oldest first."""
+        self.archive_policies = set(POLICIES)
+        """Those that it has."""
         self.policies: dict[str, str] = {}
         """Metric → its archive policy."""
 
@@ -78,12 +80,18 @@ class Gnocchi(Service):
     def routes(self) -> Iterable[tuple[str, str, Handler]]:
         return (
             ("GET", r"/capabilities", self._capabilities),
+            ("GET", r"/archive_policy/([^/]+)", self._archive_policy),
             ("POST", r"/search/resource/([^/]+)", self._search),
             ("POST", r"/aggregates", self._aggregates),
         )
 
     def _capabilities(self, ask: Ask) -> Reply:
         return Reply({"aggregation_methods": ["mean", "min", "max", "count", "rate:mean"]})
+
+    def _archive_policy(self, ask: Ask) -> Reply:
+        if ask.named[0] not in self.archive_policies:
+            raise Refused(404, f"Archive policy {ask.named[0]} does not exist")
+        return Reply({"name": ask.named[0], "definition": [], "aggregation_methods": ["mean"], "back_window": 0})
 
     def _search(self, ask: Ask) -> Reply:
         """`=` and `in` of an attribute; pages by `limit` and `marker`."""
