@@ -625,6 +625,7 @@ async def test_what_the_cloud_lacks_is_named_with_what_makes_it(tmp_path: Path, 
         ]
         cloud.metric.archive_policies |= {"concertim_rate_policy"}
         async with fronting(tmp_path / "two", cloud=cloud, more=meters, create_missing=True) as front:
+
             async def made() -> bool:
                 return b"vedette_prerequisites_missing 1.0" in front.place.service.telemetry.render()
 

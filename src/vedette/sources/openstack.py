@@ -14,7 +14,7 @@ import ssl
 import uuid
 import zlib
 from collections import deque
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -234,15 +234,29 @@ def build(options: Options, *, clock: Clock, telemetry: Telemetry) -> OpenStackS
     return OpenStackSource(options, clock, telemetry, broker=broker)
 
 
-def cloud_use(options: Options, *, clock: Clock, telemetry: Telemetry) -> CloudUse | None:
+def account_of(api: ApiOptions) -> dict[str, Any]:
+    """For `clients.keystone.credentials()`."""
+    return {name: value for name in _ACCOUNT if (value := getattr(api, name))}
+
+
+class HasApi(Protocol):
+    """What of a source's settings its cloud is known by."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def api(self) -> ApiOptions | None: ...
+
+
+def cloud_use(options: HasApi, *, clock: Clock, telemetry: Telemetry) -> CloudUse | None:
     """The cloud's API and how much of it may be asked for; None where none is set. Nothing is opened yet. Raises ConfigError."""
     api = options.api
     if api is None:
         return None
-    account = {name: value for name in _ACCOUNT if (value := getattr(api, name))}
     try:
         cloud = OpenStackCloud(
-            credentials(account),
+            credentials(account_of(api)),
             name=options.name,
             clock=clock,
             telemetry=telemetry,
