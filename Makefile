@@ -10,7 +10,8 @@ WORKERS ?= 2
 # command to run is printed.
 VENV_PACKAGES := python3-venv
 # A machine has one mail system, and another one would take its place: exim4 only where there is none.
-TEST_PACKAGES := rabbitmq-server bind9 $(if $(wildcard /usr/sbin/sendmail),,exim4-daemon-light)
+# systemd is there for systemd-analyze; it brings no init (that is systemd-sysv) and starts nothing.
+TEST_PACKAGES := rabbitmq-server bind9 systemd $(if $(wildcard /usr/sbin/sendmail),,exim4-daemon-light)
 BENCH_PACKAGES := rabbitmq-server libnginx-mod-nchan etcd-server gcc libc6-dev procps
 # Unpacked into build/, never installed: the oldest kubectl that is held to.
 KUBECTL_PACKAGE := kubernetes-client
