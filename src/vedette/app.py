@@ -143,6 +143,7 @@ class Service:
         self.hub: Hub | None = None
         self.ingest: Ingest | None = None
         """Once started: what sources offer to."""
+        self.sources: Sequence[Source] = ()
         self.resync: Resync | None = None
         self.dispatch: Dispatch | None = None
         self.records: Records | None = None
@@ -186,7 +187,7 @@ class Service:
         else:
             store = MemoryStore(clock)
         self.store = store
-        sources = [self._build_source(one, clock, telemetry) for one in config.sources]
+        sources = self.sources = [self._build_source(one, clock, telemetry) for one in config.sources]
         for source in sources:
             # One that compares what it lists with what the log knows (Kubernetes): also what went while we were down is news.
             remember: Callable[[Store], None] | None = getattr(source, "remember", None)

@@ -136,7 +136,7 @@ def test_the_package_imports_what_it_declares_and_declares_what_it_imports() -> 
     tracing = {"opentelemetry"}  # of the extra that is called so: imported only where it is configured
     testing = runtime | declared(PROJECT["project"]["optional-dependencies"]["testing"])
     used: set[str] = set()
-    own = {"vedette", "oss_framework"}
+    own = {"vedette", "oss_framework", "con_opstk"}
     for path in sorted((ROOT / "src").rglob("*.py")):
         names = {canonical(IMPORTED_AS.get(one, one)) for one in imported(path) - tracing - set(sys.stdlib_module_names) - own}
         allowed = testing if path.is_relative_to(ROOT / "src" / "vedette" / "testing") else runtime

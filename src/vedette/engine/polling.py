@@ -62,6 +62,9 @@ class Polling:
         self._missing = telemetry.counter("polling_missing_total", "Values that had no data, and were handed to nobody")
         self._pushed = telemetry.counter("polling_pushed_total", "Values handed on, by what became of them", "sink", "outcome")
 
+        self.rounds = 0
+        """That are over, with what they read handed on."""
+
     async def run(self) -> None:
         while True:
             began = self._clock.monotonic()
@@ -93,6 +96,7 @@ class Polling:
         self._samples.inc(len(found.samples))
         self._missing.inc(found.missing)
         await asyncio.gather(*(self._push(name, sink, found.samples) for name, sink in self._sinks.items()))
+        self.rounds += 1
         return True
 
     def status(self) -> dict[str, Any]:

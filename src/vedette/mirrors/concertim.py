@@ -91,6 +91,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Units of a new rack; one that is full grows."""
     metric_names: Literal["v1", "v2", ""] = ""
     """What measurements are called there: `cpu_load` (v2) or `os.instance.cpu_utilization` (v1); none: as the dialect."""
+    writes: bool = True
+    """false: it is only read, for measurements that are handed on: another process keeps it equal to the cloud."""
     rate: float = 0.0
     """Requests a second that the front end is to get; 0: no limit."""
     timeout: Seconds = 30.0
@@ -247,6 +249,8 @@ class ConcertimMirror:
 
     async def handle(self, event: Event, context: Context) -> str | None:
         """See ports.Mirror."""
+        if not self._options.writes:
+            return None
         await self._loaded(context.timeout)
         key = event.key
         if key is None or key.kind not in self.kinds:
@@ -336,6 +340,10 @@ class ConcertimMirror:
             await self._load_there()
         finally:
             self._written = None
+        if not self._options.writes:
+            self._ready.set()
+            done.objects = sum(map(len, self.there.of.values()))
+            return done
         again: list[VedetteError] = []
         self._changed = set()
         try:
