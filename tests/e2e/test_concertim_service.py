@@ -1,5 +1,5 @@
-"""`concertim-openstack-service` as its own processes, with the config.yaml of the service that it replaces: a broker, a cloud, a front
-end. One process for everything, and one for each component, of which one is killed."""
+"""`concertim-openstack-service` as processes of its own, with the old config.yaml, between a broker, a cloud and a front end: one
+process for everything, and one for each component, of which one is killed."""
 
 from __future__ import annotations
 
