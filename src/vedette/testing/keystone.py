@@ -48,6 +48,11 @@ class User(msgspec.Struct):
     enabled: bool = True
     default_project: str = ""
     email: str = ""
+    description: str = ""
+
+    def __repr__(self) -> str:
+        """Without the password: what a test prints is read by others."""
+        return f"User({self.id!r}, {self.name!r}, domain={self.domain!r}, enabled={self.enabled!r})"
 
 
 class Project(msgspec.Struct):
@@ -67,6 +72,10 @@ class ApplicationCredential(msgspec.Struct):
     roles: frozenset[str]
     access_rules: bool = False
     """Good for some requests of some services only: validating asks for a header that shows the asker knows about it."""
+
+    def __repr__(self) -> str:
+        """Without the secret."""
+        return f"ApplicationCredential({self.id!r}, {self.name!r}, user={self.user!r}, project={self.project!r})"
 
 
 class Token(msgspec.Struct):
@@ -185,9 +194,9 @@ class FakeKeystone:
         return project.id
 
     def add_role(self, name: str) -> str:
-        """Its name."""
+        """Its id. (One that is there stays as it is.)"""
         self.named_roles.add(name)
-        return name
+        return f"role-{name}"
 
     def roles(self) -> list[str]:
         return sorted(self.named_roles | {role for _, role, _ in self.grants})
@@ -336,7 +345,8 @@ class FakeKeystone:
         if asker is None:
             return _error(401, "The request you have made requires authentication.")
         own = kind == "auth/projects"
-        himself = kind in ("projects", "users") and id_ in (asker.target[1], asker.user)
+        # (An unscoped token's target is "", and so is the id of a list.)
+        himself = bool(id_) and id_ == {"users": asker.user, "projects": asker.target[1]}.get(kind)
         if not own and not himself and "admin" not in self._roles_of(asker):
             action = f"get_{kind[:-1]}" if id_ else f"list_{kind}"
             return _error(403, f"You are not authorized to perform the requested action: identity:{action}.")
@@ -353,7 +363,7 @@ class FakeKeystone:
             return _json(200, {name: rows, "links": {"next": None, "self": f"{self.root}{request.path_qs}", "previous": None}})
         known = ("name", "domain_id", "enabled")
         wanted = [(key, value.lower()) for key, value in request.query.items() if key in known]
-        rows = [row for row in rows if all(str(row[key]).lower() == value for key, value in wanted)]
+        rows = [row for row in rows if all(str(row.get(key)).lower() == value for key, value in wanted)]
         return _json(200, {name: rows, "links": {"next": None, "self": f"{self.root}{request.path_qs}", "previous": None}})
 
     def _rows(self, kind: str, asker: str) -> list[dict[str, Any]]:
@@ -387,7 +397,7 @@ class FakeKeystone:
             "options": {},
             "links": {"self": f"{self.url}/users/{user.id}"},
         }
-        more = {"default_project_id": user.default_project, "email": user.email}
+        more = {"default_project_id": user.default_project, "email": user.email, "description": user.description}
         return row | {name: value for name, value in more.items() if value}
 
     def project_row(self, project: Project) -> dict[str, Any]:
@@ -544,6 +554,7 @@ def _in_catalog(one: Listed) -> dict[str, Any]:
     return {"id": one.type, "type": one.type, "name": one.name, "endpoints": endpoints}
 
 
+TITLES = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 409: "Conflict"}
 _LISTS = re.compile(r"/v3/(users|projects|domains|roles|role_assignments|auth/projects)(?:/([^/]+))?")
 
 
@@ -560,4 +571,4 @@ def _json(status: int, body: dict[str, Any]) -> web.Response:
 
 
 def _error(status: int, message: str) -> web.Response:
-    return _json(status, {"error": {"code": status, "title": "Error", "message": message}})
+    return _json(status, {"error": {"code": status, "title": TITLES.get(status, "Error"), "message": message}})

@@ -16,6 +16,7 @@ from aiohttp import web
 
 _ONE = re.compile(r"/v3/(users|projects|roles)(?:/([^/]+))?")
 _GRANT = re.compile(r"/v3/projects/([^/]+)/users/([^/]+)/roles(?:/([^/]+))?")
+_TEXTS = ("name", "password", "email", "description", "domain_id", "default_project_id")
 LONGEST_NAME = 255
 
 
@@ -26,6 +27,8 @@ class Keystone(Protocol):
     users: dict[str, Any]
     projects: dict[str, Any]
     grants: set[Any]
+    named_roles: set[str]
+    credentials: dict[str, Any]
 
     def add_user(self, name: str, password: str = "", *, domain: str = "default") -> str: ...
 
@@ -95,54 +98,90 @@ def _given(body: bytes, kind: str) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise No(400, f"Expecting to find {kind} in request body.")
     for name, value in given.items():
-        if name in ("name", "password", "email", "description", "domain_id") and value is not None and not isinstance(value, str):
+        if name in _TEXTS and value is not None and not isinstance(value, str):
+            # (Without the value: it may be a password.)
             raise No(400, f"Invalid input for field '{name}': is not of type 'string'")
+        if name == "enabled" and not isinstance(value, bool):
+            raise No(400, f"Invalid input for field 'enabled': {value!r} is not of type 'boolean'")
     return given
 
 
 def _made(keystone: Keystone, kind: str, given: dict[str, Any]) -> dict[str, Any]:
-    name, domain = given.get("name") or "", given.get("domain_id") or "default"
-    if not name or len(name) > LONGEST_NAME:
-        raise No(400, "Invalid input for field 'name'")
+    name, domain = _name(given), given.get("domain_id") or "default"
     if kind == "role":
         if name in keystone.roles():
             raise No(409, f"Conflict occurred attempting to store role - Duplicate entry found with name {name}.")
-        return keystone.role_row(keystone.add_role(name))
+        keystone.add_role(name)
+        return keystone.role_row(name)
     if domain not in keystone.domains:
         raise No(404, f"Could not find domain: {domain}.")
-    there: Any = keystone.users if kind == "user" else keystone.projects
-    if any(one.name.lower() == name.lower() and one.domain == domain for one in there.values()):
-        raise No(
-            409, f"Conflict occurred attempting to store {kind} - Duplicate entry found with name {name} at domain ID {domain}."
-        )
+    _free(keystone, kind, name, domain)
     if kind == "project":
-        project = keystone.projects[keystone.add_project(name, domain=domain)]
-        project.description = given.get("description") or ""
-        return keystone.project_row(project)
-    # (Without a password nobody can sign in as the user.)
-    user = keystone.users[keystone.add_user(name, given.get("password") or secrets.token_hex(16), domain=domain)]
-    user.email, user.default_project = given.get("email") or "", given.get("default_project_id") or ""
-    return keystone.user_row(user)
+        id_ = keystone.add_project(name, domain=domain)
+    else:
+        id_ = keystone.add_user(name, given.get("password") or "", domain=domain)
+    rest = {key: value for key, value in given.items() if key not in ("name", "password", "domain_id")}
+    return _set(keystone, kind, id_, rest)
+
+
+def _name(given: dict[str, Any]) -> str:
+    name = given.get("name")
+    if not isinstance(name, str) or not name.strip() or len(name) > LONGEST_NAME:
+        raise No(400, "Invalid input for field 'name'")
+    return name
+
+
+def _free(keystone: Keystone, kind: str, name: str, domain: str, but: str = "") -> None:
+    """Raises No, where the name is another one's already: in any case, as MySQL compares."""
+    for one in _there(keystone, kind).values():
+        if one.id != but and one.name.lower() == name.lower() and one.domain == domain:
+            text = f"Duplicate entry found with name {name} at domain ID {domain}."
+            raise No(409, f"Conflict occurred attempting to store {kind} - {text}")
+
+
+def _there(keystone: Keystone, kind: str) -> dict[str, Any]:
+    return {"user": keystone.users, "project": keystone.projects}.get(kind, {})
 
 
 def _patched(keystone: Keystone, kind: str, id_: str, given: dict[str, Any]) -> dict[str, Any]:
-    there: Any = {"user": keystone.users, "project": keystone.projects}.get(kind, {})
-    one = there.get(id_)
+    one = _there(keystone, kind).get(id_)
     if one is None:
         raise No(404, f"Could not find {kind}: {id_}.")
-    for name in ("name", "email", "description", "enabled", "password"):
+    if given.get("domain_id", one.domain) != one.domain:
+        raise No(400, "Cannot change Domain ID")
+    if "name" in given:
+        _free(keystone, kind, _name(given), one.domain, but=id_)
+    return _set(keystone, kind, id_, given)
+
+
+def _set(keystone: Keystone, kind: str, id_: str, given: dict[str, Any]) -> dict[str, Any]:
+    one = _there(keystone, kind)[id_]
+    for name in ("name", "email", "description"):
         if name in given and hasattr(one, name):
-            setattr(one, name, given[name])
-    if kind == "user":
-        if "password" in given:
-            keystone.end_tokens(user=id_)
-        return keystone.user_row(one)
-    return keystone.project_row(one)
+            setattr(one, name, given[name] or "")
+    if "enabled" in given:
+        one.enabled = given["enabled"]
+    if kind == "project":
+        if not one.enabled:
+            keystone.end_tokens(project=id_)
+        return keystone.project_row(one)
+    if "default_project_id" in given:
+        one.default_project = given["default_project_id"] or ""
+    if "password" in given:
+        # Without one nobody can sign in as the user: not with the old one, and not with none.
+        one.password = given["password"] or secrets.token_urlsafe(16)
+    if "password" in given or not one.enabled:
+        keystone.end_tokens(user=id_)
+    return keystone.user_row(one)
 
 
 def _deleted(keystone: Keystone, kind: str, id_: str) -> None:
-    there: Any = {"user": keystone.users, "project": keystone.projects}.get(kind, {})
-    if there.pop(id_, None) is None:
+    if kind == "role":
+        role = _role(keystone, id_)
+        keystone.named_roles.discard(role)
+        keystone.grants = {grant for grant in keystone.grants if grant[1] != role}
+        return
+    if _there(keystone, kind).pop(id_, None) is None:
         raise No(404, f"Could not find {kind}: {id_}.")
     keystone.end_tokens(**{kind: id_})
     keystone.grants = {
@@ -150,19 +189,32 @@ def _deleted(keystone: Keystone, kind: str, id_: str) -> None:
         for user, role, target in keystone.grants
         if not (kind == "user" and user == id_) and not (kind == "project" and target == ("project", id_))
     }
+    keystone.credentials = {name: one for name, one in keystone.credentials.items() if id_ not in (one.user, one.project)}
+    for user in keystone.users.values():
+        if user.default_project == id_:
+            user.default_project = ""
+
+
+def _role(keystone: Keystone, id_: str) -> str:
+    """Its name. Raises No."""
+    name = id_.removeprefix("role-")
+    if name == id_ or name not in keystone.roles():
+        raise No(404, f"Could not find role: {id_}.")
+    return name
 
 
 def _granted(keystone: Keystone, method: str, project: str, user: str, role_id: str) -> web.Response:
+    if method not in (("GET", "HEAD", "PUT", "DELETE") if role_id else ("GET", "HEAD")):
+        raise No(405, "The method is not allowed for the requested URL.")
     if project not in keystone.projects:
         raise No(404, f"Could not find project: {project}.")
     if user not in keystone.users:
         raise No(404, f"Could not find user: {user}.")
     has = {role for who, role, where in keystone.grants if who == user and where == ("project", project)}
     if not role_id:
-        return _json(200, {"roles": [keystone.role_row(role) for role in sorted(has)], "links": {}})
-    role = role_id.removeprefix("role-")
-    if role not in keystone.roles():
-        raise No(404, f"Could not find role: {role_id}.")
+        links = {"next": None, "self": f"/v3/projects/{project}/users/{user}/roles", "previous": None}
+        return _json(200, {"roles": [keystone.role_row(role) for role in sorted(has)], "links": links})
+    role = _role(keystone, role_id)
     if method == "PUT":
         keystone.grant(user, role, project=project)
     elif role not in has:
