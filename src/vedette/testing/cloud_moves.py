@@ -115,9 +115,11 @@ class Moves:
 
     def _busy(self, row: Row, action: str, *states: str) -> None:
         if row[TASK]:
-            raise Refused(409, f"Cannot '{action}' instance {row['id']} while it is in task_state {row[TASK]}")
+            text = f"Cannot '{action.removeprefix('os-')}' instance {row['id']} while it is in task_state {row[TASK]}"
+            raise Refused(409, text)
         if row[VM_STATE] not in states:
-            raise Refused(409, f"Cannot '{action}' instance {row['id']} while it is in vm_state {row[VM_STATE]}")
+            text = f"Cannot '{action.removeprefix('os-')}' instance {row['id']} while it is in vm_state {row[VM_STATE]}"
+            raise Refused(409, text)
 
     def _target(self, row: Row, host: str | None) -> str:
         """The host it goes to. Raises Refused as Nova does before it begins."""

@@ -8,6 +8,7 @@ https://docs.openstack.org/api-ref/compute/
 
 from __future__ import annotations
 
+import base64
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
@@ -143,6 +144,18 @@ class Nova(Service):
         """What servers are made from when nothing is said."""
         self.detached: Callable[[str, str], bool] = lambda volume, server: False
         """`detached(volume, server)`: Cinder's part of taking a volume from a server; False: it knows nothing of it."""
+        self.attachments: Callable[[str], list[Row]] = lambda server: []
+        """A server's volumes, as Cinder knows them."""
+        self.quotas: Row = {
+            "instances": 10,
+            "cores": 20,
+            "ram": 51200,
+            "key_pairs": 100,
+            "metadata_items": 128,
+            "server_groups": 10,
+            "server_group_members": 10,
+        }
+        """What every project may use; -1: as much as it likes."""
         self.unreachable: set[str] = set()
         """Servers whose cell is down."""
         self.flavors = Rows(shared=lambda row: bool(row["os-flavor-access:is_public"]), place=lambda row: row["id"])
@@ -206,6 +219,8 @@ class Nova(Service):
             row |= {VM_STATE: "deleted", TASK_STATE: None, POWER_STATE: 0, "status": "DELETED", "updated": now}
             row["OS-SRV-USG:terminated_at"] = self.house.micro()
             self.gone[id_] = row
+            for one in self.attachments(id_):
+                self.detached(one["volume_id"], id_)
         if announce and kind == "server":
             self._say_server("delete.end", row, {})
         elif announce:
@@ -471,6 +486,8 @@ class Nova(Service):
             ("POST", r"/servers", self._boot),
             ("GET", r"/servers/([^/]+)", self._show),
             ("DELETE", r"/servers/([^/]+)", self._end),
+            ("GET", r"/servers/([^/]+)/os-volume_attachments", self._attached),
+            ("GET", r"/servers/([^/]+)/os-volume_attachments/([^/]+)", self._attached),
             ("DELETE", r"/servers/([^/]+)/os-volume_attachments/([^/]+)", self._detach),
             ("GET", r"/flavors(?:/detail)?", self._list_flavors),
             ("GET", r"/flavors/([^/]+)", self._flavor),
@@ -490,6 +507,7 @@ class Nova(Service):
             ("DELETE", r"/os-keypairs/([^/]+)", self._delete_keypair),
             ("GET", r"/limits", self._limits),
             ("GET", r"/os-quota-sets/([^/]+)", self._quotas),
+            ("GET", r"/os-quota-sets/([^/]+)/detail", self._quota_details),
             *self.moves.routes(),
         )
 
@@ -618,8 +636,30 @@ class Nova(Service):
 
     def _end(self, ask: Ask) -> Reply:
         row = self.found(ask.named[0], ask.who)
+        if row["locked"] and not ask.who.admin:
+            raise Refused(409, f"Instance {row['id']} is locked")
         self.delete("server", row["id"])
         return Reply(status=204)
+
+    def _attached(self, ask: Ask) -> Reply:
+        row = self.found(ask.named[0], ask.who)
+        found = [self._attachment(one, ask.microversion) for one in self.attachments(row["id"])]
+        if len(ask.named) == 1:
+            return Reply({"volumeAttachments": found})
+        for one in found:
+            if one["volumeId"] == ask.named[1]:
+                return Reply({"volumeAttachment": one})
+        raise Refused(404, f"Instance {row['id']} is not attached to volume {ask.named[1]}")
+
+    def _attachment(self, one: Row, microversion: tuple[int, int]) -> Row:
+        said: Row = {"volumeId": one["volume_id"], "serverId": one["server_id"], "device": one["device"]}
+        if microversion >= (2, 70):
+            said["tag"] = None
+        if microversion >= (2, 79):
+            said["delete_on_termination"] = False
+        if microversion >= (2, 89):
+            return said | {"attachment_id": one["attachment_id"], "bdm_uuid": one["attachment_id"]}
+        return said | {"id": one["volume_id"]}
 
     def _detach(self, ask: Ask) -> Reply:
         row = self.found(ask.named[0], ask.who)
@@ -795,24 +835,43 @@ class Nova(Service):
     def _make_keypair(self, ask: Ask) -> Reply:
         said = ask.body.get("keypair") if isinstance(ask.body, dict) else None
         name = said.get("name") if isinstance(said, dict) else None
-        if not isinstance(said, dict) or not isinstance(name, str) or not re.fullmatch(r"[\w .@-]{1,255}", name, re.ASCII):
+        newer = ask.microversion >= (2, 92)
+        safe = r"[\w .@-]{1,255}" if newer else r"[\w -]{1,255}"
+        if (
+            not isinstance(said, dict)
+            or not isinstance(name, str)
+            or not re.fullmatch(safe, name, re.ASCII)
+            or name != name.strip()
+        ):
             raise Refused(400, "Keypair data is invalid: Keypair name contains unsafe characters")
         if ask.microversion < (2, 2) and "type" in said:
             raise Refused(400, "Invalid input for field/attribute keypair. Additional properties are not allowed ('type')")
         if f"{ask.who.user}:{name}" in self.keypairs:
             raise Refused(409, f"Key pair '{name}' already exists.")
-        fields: Row = {"_user": ask.who.user, "name": name, "type": said.get("type", "ssh")}
+        if said.get("type", "ssh") not in ("ssh", "x509"):
+            raise Refused(400, f"Invalid input for field/attribute type. Value: {said['type']}.")
         public = said.get("public_key")
+        if newer and public is None:
+            # (From here on it makes no keys any more.)
+            raise Refused(400, "Invalid input for field/attribute keypair. 'public_key' is a required property")
+        has = sum(1 for id_ in self.keypairs if self.keypairs[id_]["_user"] == ask.who.user)
+        if 0 <= self.quotas["key_pairs"] <= has:
+            raise Refused(403, "Quota exceeded, too many key pairs.")
+        fields: Row = {"_user": ask.who.user, "name": name, "type": said.get("type", "ssh")}
         if public is not None:
             if not isinstance(public, str) or not re.fullmatch(r"(ssh-\S+|ecdsa-\S+) [A-Za-z0-9+/=]+( .*)?", public.strip()):
                 raise Refused(400, "Keypair data is invalid: failed to generate fingerprint")
             fields["public_key"] = public
+        else:
+            number = base64.b64encode(b"\0\0\0\7ssh-rsa\0\0\0\3\1\0\1\0\0\1\1\0" + secrets.token_bytes(256)).decode()
+            fields["public_key"] = f"ssh-rsa {number} Generated-by-Nova"
         id_ = self.create("keypair", fields, project=ask.who.project)
         names = ("name", "public_key", "fingerprint", *(("type",) if ask.microversion >= (2, 2) else ()))
         row = {key: self.keypairs[id_][key] for key in names} | {"user_id": ask.who.user}
         if public is None:
             # A real one is PEM too; this one opens nothing.
-            row["private_key"] = f"-----BEGIN RSA PRIVATE KEY-----\n{secrets.token_hex(32)}\n-----END RSA PRIVATE KEY-----\n"
+            lines = [base64.b64encode(secrets.token_bytes(48)).decode() for _ in range(25)]
+            row["private_key"] = "\n".join(["-----BEGIN RSA PRIVATE KEY-----", *lines, "-----END RSA PRIVATE KEY-----", ""])
         return Reply({"keypair": row}, 201 if ask.microversion >= (2, 2) else 200)
 
     def _delete_keypair(self, ask: Ask) -> Reply:
@@ -831,27 +890,47 @@ class Nova(Service):
         return len(rows), sum(row["flavor"]["vcpus"] for row in rows), sum(row["flavor"]["ram"] for row in rows)
 
     def _limits(self, ask: Ask) -> Reply:
-        servers, vcpus, ram = self._used(ask.who.project)
+        project = ask.one("tenant_id") or ask.who.project
+        if project != ask.who.project:
+            self._admins(ask, "limits:other_project")
+        servers, vcpus, ram = self._used(project)
+        quotas = self.quotas
         absolute = {
-            "maxTotalInstances": 10,
-            "maxTotalCores": 20,
-            "maxTotalRAMSize": 51200,
-            "maxTotalKeypairs": 100,
-            "maxServerMeta": 128,
-            "maxServerGroups": 10,
-            "maxServerGroupMembers": 10,
+            "maxTotalInstances": quotas["instances"],
+            "maxTotalCores": quotas["cores"],
+            "maxTotalRAMSize": quotas["ram"],
+            "maxTotalKeypairs": quotas["key_pairs"],
+            "maxServerMeta": quotas["metadata_items"],
+            "maxServerGroups": quotas["server_groups"],
+            "maxServerGroupMembers": quotas["server_group_members"],
             "totalInstancesUsed": servers,
             "totalCoresUsed": vcpus,
             "totalRAMUsed": ram,
-            "totalServerGroupsUsed": 0,
+            "totalServerGroupsUsed": self._groups(project),
         }
         return Reply({"limits": {"rate": [], "absolute": absolute}})
 
-    def _quotas(self, ask: Ask) -> Reply:
+    def _groups(self, project: str) -> int:
+        return sum(1 for id_ in self.server_groups if self.server_groups[id_]["project_id"] == project)
+
+    def _quota_of(self, ask: Ask) -> str:
+        """The project whose quotas are asked for. Raises Refused."""
         if not ask.who.admin and ask.named[0] != ask.who.project:
             raise Refused(403, "Policy doesn't allow os_compute_api:os-quota-sets:show to be performed.")
-        quotas = {"instances": 10, "cores": 20, "ram": 51200, "key_pairs": 100, "metadata_items": 128, "server_groups": 10}
-        return Reply({"quota_set": quotas | {"id": ask.named[0], "server_group_members": 10}})
+        if ask.named[0] not in self.house.identity.projects:
+            raise Refused(400, f"Project ID {ask.named[0]} is not a valid project.")
+        return ask.named[0]
+
+    def _quotas(self, ask: Ask) -> Reply:
+        return Reply({"quota_set": self.quotas | {"id": self._quota_of(ask)}})
+
+    def _quota_details(self, ask: Ask) -> Reply:
+        project = self._quota_of(ask)
+        servers, vcpus, ram = self._used(project)
+        used = {"instances": servers, "cores": vcpus, "ram": ram, "server_groups": self._groups(project)}
+        # (Key pairs are a user's: Nova says 0 of them here.)
+        rows = {name: {"limit": limit, "in_use": used.get(name, 0), "reserved": 0} for name, limit in self.quotas.items()}
+        return Reply({"quota_set": rows | {"id": project}})
 
     def _statistics(self, ask: Ask) -> Reply:
         if ask.microversion >= (2, 88):
