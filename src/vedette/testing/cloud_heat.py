@@ -42,9 +42,9 @@ class Heat(Service):
         self.refuses: set[str] = set()
         """Stacks that can't be suspended or resumed: something in them doesn't know how."""
         self.asked: Counter[tuple[str, str]] = Counter()
-        """(suspend, resume or delete; stack) → how often it was asked for and taken."""
-        self.on_servers: Callable[[str, str], None] = lambda action, server: None
-        """Called with each server of a stack that is suspended, resumed or deleted."""
+        """(suspend, resume, check, cancel_update or delete; stack) → how often it was asked for and taken."""
+        self.on_servers: Callable[[str, str], str] = lambda action, server: ""
+        """Called with each server of a stack that is suspended, resumed or deleted; why it can't be done, "": it is."""
         self._working: set[asyncio.Task[None]] = set()
 
     # --- state
@@ -85,7 +85,8 @@ class Heat(Service):
             row["updated_time"] = self.house.second()
         self.stacks.put(row)
         if announce:
-            self._say(f"{row['stack_status'].partition('_')[0].lower()}.{'end' if done else 'start'}", row)
+            how = "end" if done else "error" if row["stack_status"].endswith("_FAILED") else "start"
+            self._say(f"{row['stack_status'].partition('_')[0].lower()}.{how}", row)
 
     def delete(self, kind: str, id_: str, *, announce: bool = True) -> None:
         """Raises KeyError."""
@@ -179,6 +180,7 @@ class Heat(Service):
             ("GET", r"/stacks/([^/]+)/([^/]+)", self._show),
             ("GET", r"/stacks/([^/]+)/([^/]+)/resources", self._resources),
             ("POST", r"/stacks/([^/]+)/([^/]+)/actions", self._act),
+            ("DELETE", r"/stacks/([^/]+)", self._find),
             ("DELETE", r"/stacks/([^/]+)/([^/]+)", self._delete),
         )
 
@@ -292,29 +294,42 @@ class Heat(Service):
             level = [self.stacks.copy(id_) for id_ in self.stacks if self.stacks[id_]["parent"] in ids]
         return Reply({"resources": found})
 
-    def _delete(self, ask: Ask) -> Reply:
+    def _there(self, ask: Ask) -> Row:
+        """One that is not gone: nothing is done to those. Raises Refused."""
         row = self._stack(ask, ask.named[1])
-        if row["id"] in self.stacks:
-            self.asked["delete", row["id"]] += 1
-            self._begin(row["id"], "delete")
+        if row["id"] not in self.stacks:
+            raise Refused(404, f"The Stack ({row['stack_name']}) could not be found.", "EntityNotFound")
+        return row
+
+    def _delete(self, ask: Ask) -> Reply:
+        row = self._there(ask)
+        self.asked["delete", row["id"]] += 1
+        self._begin(row["id"], "delete")
         return Reply(status=204)
 
     def _act(self, ask: Ask) -> Reply:
-        row = self._stack(ask, ask.named[1])
+        row = self._there(ask)
         if not isinstance(ask.body, dict) or len(ask.body) != 1:
             raise Refused(400, "No action specified" if not ask.body else "Multiple actions specified", "HTTPBadRequest")
         (action,) = ask.body
         if action not in ("suspend", "resume", "check", "cancel_update", "cancel_without_rollback"):
             raise Refused(400, f"Invalid action {action} specified", "HTTPBadRequest")
-        if row["stack_status"].endswith("_IN_PROGRESS"):
+        verb, _, state = row["stack_status"].partition("_")
+        if action.startswith("cancel"):
+            if (verb, state) != ("UPDATE", "IN_PROGRESS"):
+                text = f"Cancelling update when stack is ('{verb}', '{state}') is not supported."
+                raise Refused(400, text, "NotSupported")
+        elif state == "IN_PROGRESS":
             raise Refused(
                 409, f"Stack {row['stack_name']} already has an action ({row['stack_status']}) in progress.", "ActionInProgress"
             )
-        if action in ("suspend", "resume"):
-            if row["id"] in self.refuses:
-                raise Refused(400, f"{action} is not supported for this stack.", "NotSupported")
-            self.asked[action, row["id"]] += 1
-            self._begin(row["id"], action)
+        if action in ("suspend", "resume") and row["id"] in self.refuses:
+            raise Refused(400, f"{action} is not supported for this stack.", "NotSupported")
+        self.asked[action, row["id"]] += 1
+        if action == "cancel_without_rollback":
+            self.change("stack", row["id"], {"stack_status": "UPDATE_FAILED", "stack_status_reason": "Stack UPDATE cancelled"})
+        else:
+            self._begin(row["id"], "rollback" if action == "cancel_update" else action)
         return Reply(status=200, body=None)
 
     def _begin(self, id_: str, action: str) -> None:
@@ -340,9 +355,14 @@ class Heat(Service):
             self.fails.discard(id_)
             self.change("stack", id_, {"stack_status": f"{verb}_FAILED", "stack_status_reason": f"{verb} aborted"})
             return
-        for one in self.resources.get(id_, ()):
-            if one["resource_type"] == "OS::Nova::Server":
-                self.on_servers(action, one["physical_resource_id"])
+        for one in self.resources.get(id_, ()) if action in ("suspend", "resume", "delete") else ():
+            if one["resource_type"] != "OS::Nova::Server":
+                continue
+            if why := self.on_servers(action, one["physical_resource_id"]):
+                reason = f"Resource {verb} failed: Conflict: resources.{one['resource_name']}: {why} (HTTP 409)"
+                self.change("stack", id_, {"stack_status": f"{verb}_FAILED", "stack_status_reason": reason})
+                return
+            one |= {"resource_status": f"{verb}_COMPLETE", "updated_time": self.house.second()}
         if action == "delete":
             self.delete("stack", id_)
         else:
