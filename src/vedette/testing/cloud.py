@@ -30,7 +30,7 @@ from vedette.testing.cloud_gnocchi import Gnocchi
 from vedette.testing.cloud_heat import Heat
 from vedette.testing.cloud_ironic import Ironic
 from vedette.testing.cloud_neutron import Neutron
-from vedette.testing.cloud_nova import TASK_STATE, VM_STATE, Nova, Placement
+from vedette.testing.cloud_nova import POWER_STATE, TASK_STATE, VM_STATE, Nova, Placement
 from vedette.testing.cloud_octavia import Octavia
 from vedette.testing.cloud_service import Announcement as Announcement
 from vedette.testing.cloud_service import Call as Call
@@ -40,6 +40,8 @@ from vedette.testing.cloud_storage import Cinder, Glance
 from vedette.testing.keystone import Listed
 
 HOSTS = ("fake-1", "fake-2", "fake-3")
+_STACKED = {"suspend": ("active", "suspended"), "resume": ("suspended", "active")}
+"""What Heat asks of a server: the vm_state it wants, and the one after."""
 
 
 class FakeCloud(House):
@@ -62,6 +64,7 @@ class FakeCloud(House):
         self.metric = Gnocchi(self)
         self.alarming = Aodh(self)
         self.compute.detached = self.block_storage.detach
+        self.compute.attachments = self.block_storage.attachments
         self.orchestration.on_servers = self._in_a_stack
         self.services: tuple[Service, ...] = (
             self.network,
@@ -88,14 +91,21 @@ class FakeCloud(House):
         if furnished:
             self._furnish()
 
-    def _in_a_stack(self, action: str, server: str) -> None:
-        """What Heat does to a server of a stack that is suspended, resumed or deleted."""
+    def _in_a_stack(self, action: str, server: str) -> str:
+        """What Heat does to a server of a stack that is suspended, resumed or deleted; why it can't, "": it did."""
         if server not in self.compute.servers:
-            return
+            return ""
         if action == "delete":
             self.compute.delete("server", server)
-        else:
-            self.compute.state(server, "suspended" if action == "suspend" else "active", "")
+            return ""
+        was, wanted, after = self.compute.servers[server][VM_STATE], *_STACKED[action]
+        if was == after:
+            return ""
+        if was != wanted:
+            return f"Cannot '{action}' instance {server} while it is in vm_state {was}"
+        power = {POWER_STATE: 4 if action == "suspend" else 1}
+        self.compute.state(server, after, **power)
+        return ""
 
     def _furnish(self) -> None:
         admin, demo = self.project_id("admin"), self.project_id("demo")

@@ -227,6 +227,18 @@ class Cinder(Service):
             {"id": SLOW_TYPE, "name": "slow", "extra_specs": {"volume_backend_name": "slow"}},
         ]
         self.moves = VolumeMoves(self)
+        self.quotas: Row = {
+            "volumes": 10,
+            "gigabytes": 1000,
+            "snapshots": 10,
+            "backups": 10,
+            "backup_gigabytes": 1000,
+            "per_volume_gigabytes": -1,
+            "groups": 10,
+        }
+        """What every project may use; -1: as much as it likes."""
+        self.detach_guarded = False
+        """True: as since CVE-2023-2088, what a server uses is detached by asking Nova only."""
 
     async def stop(self) -> None:
         await self.moves.stop()
@@ -426,15 +438,24 @@ class Cinder(Service):
     def _delete(self, ask: Ask) -> Reply:
         kind, row = self._found(ask)
         free = row["status"] in ("available", "downloading") or row["status"].startswith("error")
-        if kind == "volume" and (row.get("attachments") or not free):
+        of_it = [id_ for id_ in self.snapshots if self.snapshots[id_]["volume_id"] == row["id"]]
+        cascade = ask.one("cascade").lower() in ("true", "1")
+        if kind == "volume" and (row.get("attachments") or not free or (of_it and not cascade)):
             raise Refused(
                 400,
                 "Invalid volume: Volume status must be available or error or error_restoring or error_extending or "
                 "error_managing and must not be migrating, attached, belong to a group, have snapshots or be disassociated "
                 "from snapshots after volume transfer.",
             )
+        for id_ in of_it if kind == "volume" else ():
+            self.delete("snapshot", id_)
         self.delete(kind, row["id"])
         return Reply(status=202)
+
+    def attachments(self, server: str) -> list[Row]:
+        """Those of one server."""
+        every = (one for id_ in self.volumes for one in self.volumes[id_]["attachments"])
+        return [one for one in every if one["server_id"] == server]
 
     def attach(self, volume: str, server: str) -> None:
         """As Nova and Cinder do it together. Nobody is told."""
@@ -451,17 +472,23 @@ class Cinder(Service):
         self.volumes.put(row | {"status": "in-use" if left else "available", "attachments": left})
         return True
 
+    def _used(self, project: str) -> dict[str, int]:
+        """Snapshots count for GiB too, as Cinder counts by default."""
+        volumes = [self.volumes[id_]["size"] for id_ in self.volumes if self.volumes[id_][TENANT] == project]
+        snapshots = [self.snapshots[id_]["size"] for id_ in self.snapshots if self.snapshots[id_][OWNER] == project]
+        return {"volumes": len(volumes), "snapshots": len(snapshots), "gigabytes": sum(volumes) + sum(snapshots)}
+
     def _limits(self, ask: Ask) -> Reply:
-        mine = [self.volumes[id_] for id_ in self.volumes if self.volumes[id_][TENANT] == ask.who.project]
+        used, quotas = self._used(ask.who.project), self.quotas
         absolute = {
-            "maxTotalVolumes": 10,
-            "maxTotalVolumeGigabytes": 1000,
-            "maxTotalSnapshots": 10,
-            "maxTotalBackups": 10,
-            "maxTotalBackupGigabytes": 1000,
-            "totalVolumesUsed": len(mine),
-            "totalGigabytesUsed": sum(row["size"] for row in mine),
-            "totalSnapshotsUsed": 0,
+            "maxTotalVolumes": quotas["volumes"],
+            "maxTotalVolumeGigabytes": quotas["gigabytes"],
+            "maxTotalSnapshots": quotas["snapshots"],
+            "maxTotalBackups": quotas["backups"],
+            "maxTotalBackupGigabytes": quotas["backup_gigabytes"],
+            "totalVolumesUsed": used["volumes"],
+            "totalGigabytesUsed": used["gigabytes"],
+            "totalSnapshotsUsed": used["snapshots"],
             "totalBackupsUsed": 0,
             "totalBackupGigabytesUsed": 0,
         }
@@ -470,7 +497,14 @@ class Cinder(Service):
     def _quotas(self, ask: Ask) -> Reply:
         if not ask.who.admin and ask.named[0] != ask.who.project:
             raise Refused(403, "Policy doesn't allow volume_extension:quotas:show to be performed.")
-        return Reply({"quota_set": {"id": ask.named[0], "volumes": 10, "gigabytes": 1000, "snapshots": 10, "backups": 10}})
+        quotas: Row = dict(self.quotas)
+        if ask.one("usage").lower() in ("true", "1"):
+            used = self._used(ask.named[0])
+            quotas = {
+                name: {"limit": limit, "in_use": used.get(name, 0), "reserved": 0, "allocated": 0}
+                for name, limit in quotas.items()
+            }
+        return Reply({"quota_set": quotas | {"id": ask.named[0]}})
 
     def _types(self, ask: Ask) -> Reply:
         return Reply({"volume_types": [_type(row, ask.who) for row in self.types]})
@@ -495,11 +529,28 @@ class Cinder(Service):
             raise Refused(400, "There is no such action")
         ((action, given),) = ask.body.items()
         if action in ("os-detach", "os-force_detach"):
-            self.detach(id_)
-            return Reply(status=202)
+            return self._detach(ask, self.volumes.copy(id_), action, given if isinstance(given, dict) else {})
         if action == "os-migrate_volume" and not ask.who.admin:
             raise Refused(403, "Policy doesn't allow volume_extension:volume_admin_actions:migrate_volume to be performed.")
         self.moves.act(self.volumes.copy(id_), action, given if isinstance(given, dict) else {})
+        return Reply(status=202)
+
+    def _detach(self, ask: Ask, row: Row, action: str, given: Row) -> Reply:
+        if action == "os-force_detach" and not ask.who.admin:
+            raise Refused(403, "Policy doesn't allow volume_extension:volume_admin_actions:force_detach to be performed.")
+        there, wanted = row["attachments"], given.get("attachment_id")
+        if not there:
+            text = "Volume status must be 'in-use' and attach_status must be 'attached' to detach."
+            raise Refused(400, f"Invalid volume: Unable to detach volume. {text}")
+        if wanted is None and len(there) > 1:
+            text = "Volume is attached to multiple instances, but no attachment_id is provided."
+            raise Refused(400, f"Invalid volume: Detach volume failed: {text}")
+        one = next((one for one in there if wanted in (None, one["attachment_id"])), None)
+        if one is None:
+            raise Refused(404, f"Volume attachment could not be found with filter: attachment_id = {wanted}.")
+        if self.detach_guarded and one["server_id"]:
+            raise Refused(409, f"Detach volume from instance {one['server_id']} using the Compute API")
+        self.detach(row["id"], one["server_id"])
         return Reply(status=202)
 
     def _services(self, ask: Ask) -> Reply:
