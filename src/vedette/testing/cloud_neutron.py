@@ -84,6 +84,9 @@ class Neutron(Service):
             "agent": self.agents,
         }
         self._addresses: dict[str, int] = {}
+        names = ("network", "subnet", "subnetpool", "port", "router", "floatingip", "security_group", "security_group_rule")
+        self.quotas: Row = dict.fromkeys((*names, "trunk"), -1) | {"rbac_policy": 10}
+        """What every project may have; -1: as much as it likes."""
 
     def _rows(self, kind: str) -> Rows:
         return Rows(shared=KINDS[kind].shared)
@@ -243,7 +246,8 @@ class Neutron(Service):
             ("PUT", rf"/({paths})/([^/]+)", self._put),
             ("DELETE", rf"/({paths})/([^/]+)", self._delete),
             ("GET", r"/quotas", self._quotas),
-            ("GET", r"/quotas/([^/]+)", self._quota),
+            ("GET", r"/quotas/([^/]+?)(?:\.json)?", self._quota),
+            ("GET", r"/quotas/([^/]+)/details(?:\.json)?", self._quota),
             ("GET", r"/extensions", lambda ask: Reply({"extensions": []})),
         )
 
@@ -259,8 +263,15 @@ class Neutron(Service):
         """Another project's is shown to admins only, of whatever project."""
         if not ask.who.admin and ask.named[0] != ask.who.project:
             raise Refused(403, "rule:get_quota is disallowed by policy", "PolicyNotAuthorized")
-        names = ("network", "subnet", "subnetpool", "port", "router", "floatingip", "security_group", "security_group_rule")
-        return Reply({"quota": dict.fromkeys((*names, "trunk"), -1) | {"rbac_policy": 10}})
+        if not ask.path.endswith(("/details", "/details.json")):
+            return Reply({"quota": self.quotas})
+        used = {
+            kind: sum(1 for id_ in rows if rows[id_].get("project_id") == ask.named[0])
+            for kind, rows in self.rows.items()
+            if kind in self.quotas
+        }
+        rows = {name: {"limit": limit, "used": used.get(name, 0), "reserved": 0} for name, limit in self.quotas.items()}
+        return Reply({"quota": rows})
 
     def _kind(self, path: str) -> _Kind:
         return next(kind for kind in KINDS.values() if kind.path == path)
@@ -392,6 +403,11 @@ class Neutron(Service):
                 f"Unable to complete operation on network {row['id']}. There are one or more ports still in use on the network."
             )
             raise Refused(409, text, "NetworkInUse")
+        if kind.singular == "network":
+            # Its DHCP ports and its subnets go with it, and are not announced.
+            for what, rows in (("port", self.ports), ("subnet", self.subnets)):
+                for id_ in [id_ for id_ in rows if rows[id_]["network_id"] == row["id"]]:
+                    self.delete(what, id_, announce=False)
         self.delete(kind.singular, row["id"], admin=ask.who.admin)
         return Reply(status=204)
 
