@@ -181,3 +181,181 @@ async def test_only_an_admin_changes_accounts(cloud: FakeCloud, http: Http, meth
     status, body = await http.keystone(method, at, {"user": {}}, user="demo")
     assert (status, body["error"]["title"]) == (403, "Forbidden")
     assert body["error"]["message"].startswith("You are not authorized to perform the requested action: identity:")
+
+
+# --- Nova
+
+
+async def test_key_pairs_by_microversion(cloud: FakeCloud, http: Http) -> None:
+    nova, public = cloud.compute, "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAA me"
+    status, body = await http(nova, "POST", "/os-keypairs", {"keypair": {"name": "old"}})
+    assert (status, "type" in body["keypair"]) == (200, False)
+    status, body = await http(nova, "POST", "/os-keypairs", {"keypair": {"name": "new", "type": "ssh"}}, version="2.2")
+    assert (status, body["keypair"]["type"], body["keypair"]["user_id"]) == (201, "ssh", cloud.user_id("demo"))
+    private = body["keypair"]["private_key"]
+    assert private.startswith("-----BEGIN")
+    assert private not in str([nova.keypairs[id_] for id_ in nova.keypairs])
+    assert body["keypair"]["public_key"].startswith("ssh-rsa AAAAB3NzaC1yc2E")
+    assert (await http(nova, "POST", "/os-keypairs", {"keypair": {"name": "new"}}, version="2.2"))[0] == 409
+    for wrong in (
+        {"name": "a/b"},
+        {"name": "a@b"},
+        {"name": " a"},
+        {"name": ""},
+        {"name": "a", "public_key": "no"},
+        {"name": "a", "type": "x"},
+    ):
+        assert (await http(nova, "POST", "/os-keypairs", {"keypair": wrong}, version="2.2"))[0] == 400, wrong
+    assert (await http(nova, "POST", "/os-keypairs", {"keypair": {"name": "a"}}, version="2.92"))[0] == 400
+    status, body = await http(nova, "POST", "/os-keypairs", {"keypair": {"name": "a@b.c", "public_key": public}}, version="2.92")
+    assert (status, body["keypair"]["public_key"], "private_key" in body["keypair"]) == (201, public, False)
+    _, body = await http(nova, "GET", "/os-keypairs", version="2.2")
+    assert [one["keypair"]["name"] for one in body["keypairs"]] == ["a@b.c", "new", "old"]
+    assert (await http(nova, "GET", "/os-keypairs", user="admin"))[1] == {"keypairs": []}
+    assert (await http(nova, "GET", "/os-keypairs/new", user="admin"))[0] == 404
+    assert (await http(nova, "GET", "/os-keypairs/new"))[0] == 200
+    assert (await http(nova, "DELETE", "/os-keypairs/old"))[0] == 202
+    assert (await http(nova, "DELETE", "/os-keypairs/new", version="2.2"))[0] == 204
+    assert (await http(nova, "DELETE", "/os-keypairs/new", version="2.2"))[0] == 404
+    nova.quotas["key_pairs"] = 1
+    assert (await http(nova, "POST", "/os-keypairs", {"keypair": {"name": "more"}}))[0] == 403
+
+
+async def test_novas_limits_quotas_and_statistics(cloud: FakeCloud, http: Http) -> None:
+    nova, demo, admin = cloud.compute, cloud.project_id("demo"), cloud.project_id("admin")
+    cloud.server()
+    absolute = (await http(nova, "GET", "/limits"))[1]["limits"]["absolute"]
+    assert (absolute["totalInstancesUsed"], absolute["maxTotalCores"], absolute["maxTotalKeypairs"]) == (1, 20, 100)
+    assert (await http(nova, "GET", f"/limits?tenant_id={admin}"))[0] == 403
+    assert (await http(nova, "GET", f"/os-quota-sets/{demo}"))[1]["quota_set"]["instances"] == 10
+    detail = (await http(nova, "GET", f"/os-quota-sets/{demo}/detail"))[1]["quota_set"]
+    assert (detail["id"], detail["instances"]) == (demo, {"limit": 10, "in_use": 1, "reserved": 0})
+    for path in (f"/os-quota-sets/{admin}", f"/os-quota-sets/{admin}/detail"):
+        assert (await http(nova, "GET", path))[0] == 403
+    assert (await http(nova, "GET", "/os-quota-sets/none", user="admin"))[0] == 400
+    assert (await http(nova, "GET", "/os-hypervisors/statistics"))[0] == 403
+    status, body = await http(nova, "GET", "/os-hypervisors/statistics", user="admin", version="2.87")
+    assert (status, body["hypervisor_statistics"]["count"]) == (200, 3)
+    assert (await http(nova, "GET", "/os-hypervisors/statistics", user="admin", version="2.88"))[0] == 404
+
+
+async def test_a_tenant_switches_and_deletes_own_servers_only(cloud: FakeCloud, http: Http) -> None:
+    nova, server, other = cloud.compute, cloud.server(), cloud.server(project="admin")
+    for action, status in (
+        *(("suspend", "SUSPENDED"), ("resume", "ACTIVE"), ("pause", "PAUSED"), ("unpause", "ACTIVE")),
+        *(("os-stop", "SHUTOFF"),),
+    ):
+        assert (await http(nova, "POST", f"/servers/{server}/action", {action: None}))[0] == 202
+        await soon(cloud)
+        assert nova.servers[server]["status"] == status
+    for action in ("suspend", "os-stop"):
+        status, body = await http(nova, "POST", f"/servers/{server}/action", {action: None})
+        text = f"Cannot '{action.removeprefix('os-')}' instance {server} while it is in vm_state stopped"
+        assert (status, body["conflictingRequest"]["message"]) == (409, text)
+    assert (await http(nova, "POST", f"/servers/{server}/action", {"os-start": None}))[0] == 202
+    for method, path, said in (("POST", f"/servers/{other}/action", {"suspend": None}), ("DELETE", f"/servers/{other}", None)):
+        assert (await http(nova, method, path, said))[0] == 404
+    cloud.change("server", server, locked=True)
+    assert (await http(nova, "DELETE", f"/servers/{server}"))[0] == 409
+    cloud.change("server", server, locked=False)
+    assert (await http(nova, "DELETE", f"/servers/{server}"))[0] == 204
+    assert (await http(nova, "GET", f"/servers/{server}"))[0] == 404
+
+
+# --- Heat
+
+
+async def test_a_stack_is_suspended_resumed_checked_and_deleted_with_its_servers(cloud: FakeCloud, http: Http) -> None:
+    heat, server, stack = cloud.orchestration, cloud.server(), cloud.create("stack", {"stack_name": "s"})
+    heat.add_resource(stack, "OS::Nova::Server", server)
+    at = f"/stacks/s/{stack}"
+
+    async def act(action: str, after: str) -> None:
+        assert (await http(heat, "POST", f"{at}/actions", {action: None}))[0] == 200
+        await soon(cloud)
+        assert heat.stacks[stack]["stack_status"] == after
+
+    await act("suspend", "SUSPEND_COMPLETE")
+    assert cloud.compute.servers[server]["status"] == "SUSPENDED"
+    await act("resume", "RESUME_COMPLETE")
+    assert cloud.compute.servers[server]["status"] == "ACTIVE"
+    await act("check", "CHECK_COMPLETE")
+    heat.fails.add(stack)
+    await act("suspend", "SUSPEND_FAILED")
+    assert cloud.announced[-1].event_type == "orchestration.stack.suspend.error"
+    cloud.compute.state(server, "stopped")
+    await act("suspend", "SUSPEND_FAILED")
+    assert f"Cannot 'suspend' instance {server}" in heat.stacks[stack]["stack_status_reason"]
+    for wrong in ({"explode": None}, {}, {"suspend": None, "resume": None}, {"cancel_update": None}):
+        assert (await http(heat, "POST", f"{at}/actions", wrong))[0] == 400
+    cloud.change("stack", stack, stack_status="UPDATE_IN_PROGRESS")
+    assert (await http(heat, "POST", f"{at}/actions", {"suspend": None}))[0] == 409
+    await act("cancel_update", "ROLLBACK_COMPLETE")
+    other = cloud.create("stack", {"stack_name": "o"}, project="admin")
+    for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/actions")):
+        assert (await http(heat, method, f"/stacks/o/{other}{path}", {"suspend": None} if path else None))[0] == 404
+    assert [(await http(heat, method, f"/stacks/{stack}"))[0] for method in ("GET", "DELETE")] == [302, 302]
+    assert (await http(heat, "DELETE", at))[0] == 204
+    await soon(cloud)
+    assert server not in cloud.compute.servers
+    assert (await http(heat, "GET", at))[1]["stack"]["stack_status"] == "DELETE_COMPLETE"
+    assert (await http(heat, "DELETE", at))[0] == 404
+
+
+# --- Cinder and Neutron
+
+
+async def test_a_volume_is_detached_by_nova_or_by_cinder_and_deleted_then(cloud: FakeCloud, http: Http) -> None:
+    cinder, nova, server, volume = cloud.block_storage, cloud.compute, cloud.server(), cloud.create("volume", {"size": 2})
+    assert (await http(cinder, "POST", f"/volumes/{volume}/action", {"os-detach": {}}))[0] == 400
+    cinder.attach(volume, server)
+    status, body = await http(cinder, "DELETE", f"/volumes/{volume}")
+    assert (status, body["badRequest"]["message"][:53]) == (400, "Invalid volume: Volume status must be available or er")
+    at = f"/servers/{server}/os-volume_attachments"
+    (one,) = (await http(nova, "GET", at))[1]["volumeAttachments"]
+    assert (one["id"], one["volumeId"], one["serverId"]) == (volume, volume, server)
+    assert "id" not in (await http(nova, "GET", f"{at}/{volume}", version="2.89"))[1]["volumeAttachment"]
+    assert (await http(nova, "DELETE", f"{at}/{volume}"))[0] == 202
+    assert cinder.volumes[volume]["status"] == "available"
+    assert [(await http(nova, method, f"{at}/{volume}"))[0] for method in ("GET", "DELETE")] == [404, 404]
+    cinder.attach(volume, server)
+    act = f"/volumes/{volume}/action"
+    assert (await http(cinder, "POST", act, {"os-force_detach": {}}))[0] == 403
+    assert (await http(cinder, "POST", act, {"os-detach": {"attachment_id": "none"}}))[0] == 404
+    cinder.detach_guarded = True
+    assert (await http(cinder, "POST", act, {"os-detach": {}}))[0] == 409
+    cinder.detach_guarded = False
+    attachment = cinder.volumes[volume]["attachments"][0]["attachment_id"]
+    assert (await http(cinder, "POST", act, {"os-detach": {"attachment_id": attachment}}))[0] == 202
+    cinder.attach(volume, server)
+    assert (await http(nova, "DELETE", f"/servers/{server}"))[0] == 204
+    assert cinder.volumes[volume]["status"] == "available"
+    snapshot, demo = cloud.create("snapshot", {"volume_id": volume}), cloud.project_id("demo")
+    absolute = (await http(cinder, "GET", "/limits"))[1]["limits"]["absolute"]
+    assert [absolute[f"total{name}Used"] for name in ("Volumes", "Snapshots", "Gigabytes")] == [1, 1, 4]
+    quotas = (await http(cinder, "GET", f"/os-quota-sets/{demo}?usage=true"))[1]["quota_set"]
+    assert quotas["volumes"] == {"limit": 10, "in_use": 1, "reserved": 0, "allocated": 0}
+    assert (await http(cinder, "GET", f"/os-quota-sets/{cloud.project_id('admin')}"))[0] == 403
+    assert (await http(cinder, "DELETE", f"/volumes/{volume}"))[0] == 400
+    assert (await http(cinder, "DELETE", f"/volumes/{volume}?cascade=true"))[0] == 202
+    assert volume not in cinder.volumes
+    assert snapshot not in cinder.snapshots
+
+
+async def test_a_network_in_use_stays_and_dhcp_is_no_use(cloud: FakeCloud, http: Http) -> None:
+    neutron, demo = cloud.network, cloud.project_id("demo")
+    network = cloud.create("network")
+    subnet = cloud.create("subnet", {"network_id": network})
+    port, dhcp = cloud.port(network=network), cloud.port(network=network, device_owner="network:dhcp")
+    status, body = await http(neutron, "DELETE", f"/networks/{network}")
+    assert (status, body["NeutronError"]["type"]) == (409, "NetworkInUse")
+    details = (await http(neutron, "GET", f"/quotas/{demo}/details.json"))[1]["quota"]
+    assert details["port"] == {"limit": -1, "used": 2, "reserved": 0}
+    assert details.keys() == (await http(neutron, "GET", f"/quotas/{demo}"))[1]["quota"].keys()
+    assert (await http(neutron, "GET", f"/quotas/{cloud.project_id('admin')}/details"))[0] == 403
+    cloud.delete("port", port)
+    assert (await http(neutron, "DELETE", f"/networks/{network}"))[0] == 204
+    assert not {dhcp, subnet} & {*neutron.ports, *neutron.subnets}
+    assert (await http(neutron, "DELETE", f"/networks/{network}"))[0] == 404
+    assert (await http(neutron, "DELETE", f"/networks/{cloud.public}"))[0] == 403
+    assert (await http(neutron, "DELETE", f"/networks/{cloud.create('network', project='admin')}"))[0] == 404

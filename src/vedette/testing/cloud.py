@@ -103,7 +103,7 @@ class FakeCloud(House):
             return ""
         if was != wanted:
             return f"Cannot '{action}' instance {server} while it is in vm_state {was}"
-        power = {POWER_STATE: 4 if action == "suspend" else 1}
+        power: dict[str, Any] = {POWER_STATE: 4 if action == "suspend" else 1}
         self.compute.state(server, after, **power)
         return ""
 
