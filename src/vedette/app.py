@@ -34,6 +34,7 @@ from vedette.api.server import Needs, Server, bare, build, reloading_context, to
 from vedette.api.tickets import Tickets
 from vedette.clients.keystone import Keystone, credentials
 from vedette.clients.openstack import OpenStackCloud
+from vedette.clients.otlp_metrics import OtlpSamples
 from vedette.clients.tracing import OtlpTracer
 from vedette.compat import infra_optim, weaas
 from vedette.compat._concertim_accounts import Names
@@ -163,6 +164,7 @@ class Service:
         self._prerequisites: Prerequisites | None = None
         self._handlers: list[Handler] = []
         self._tracer: Tracer | None = None
+        self._otlp: OtlpSamples | None = None
         self._uses: dict[str, CloudUse] = {}
         self._keystone: Keystone | None = None
         self.failed: asyncio.Future[None] | None = None
@@ -461,6 +463,9 @@ class Service:
             if not hasattr(sink, "push"):
                 raise ConfigError(f"mirror {name} takes no measurements", path="polling.push")
             sinks[name] = cast("TakesSamples", sink)
+        if settings.otlp is not None:
+            self._otlp = OtlpSamples(settings.otlp.endpoint, settings.otlp.service_name, self.clock)
+            sinks["otlp"] = self._otlp
         self.polling = Polling(
             cast("Sampler", meter),
             use.cloud,
@@ -701,6 +706,8 @@ class Service:
                 await handler.close()
             except Exception:
                 log.exception("a handler could not be closed")
+        if self._otlp is not None:
+            await self._otlp.close()
         if self._tracer is not None:
             await asyncio.to_thread(self._tracer.close)
         for use in self._uses.values():

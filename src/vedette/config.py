@@ -329,6 +329,15 @@ class MirrorConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The `Options` of the type's own file; their keys stand beside the ones above."""
 
 
+class OtlpConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Measurements to an OpenTelemetry collector. Needs `pip install vedette[tracing]`."""
+
+    endpoint: str
+    """Where they are sent by OTLP over HTTP, such as `http://collector:4318/v1/metrics`."""
+    service_name: str = "vedette"
+    """The service's name in them."""
+
+
 class PollingConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Measurements of servers, read on a timer: shown at `/metrics/cloud`, and handed to mirrors."""
 
@@ -350,6 +359,8 @@ class PollingConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Ids of projects, instead of those."""
     push: tuple[str, ...] = ()
     """Names of mirrors that are given the measurements."""
+    otlp: OtlpConfig | None = None
+    """A collector that is given them, too."""
 
 
 class AuditConfig(msgspec.Struct, frozen=True, kw_only=True):
