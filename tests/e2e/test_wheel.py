@@ -116,7 +116,9 @@ def copy_distribution(name: str, packages: Path) -> None:
 
 
 def environment(place: Path) -> dict[str, str]:
-    return {"PATH": f"{place / 'venv' / 'bin'}:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent", "PYTHONUNBUFFERED": "1"}
+    """As the image and the units have it."""
+    path = f"{place / 'venv' / 'bin'}:/usr/bin:/bin"
+    return {"PATH": path, "LANG": "C.UTF-8", "HOME": "/nonexistent", "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def run(place: Path, *command: str, **environ: str) -> subprocess.CompletedProcess[str]:
