@@ -23,8 +23,6 @@ from vedette.config import Config, Watch
 
 DEPLOY = ROOT / "deploy"
 SCRIPTS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"])
-NEXT = "concertim-openstack-service"
-"""The command of the units and of the profile `components`."""
 COMPONENTS = {"api", "updates_bulk", "updates_mq", "metrics"}
 CONTAINERS = {"concertim_api_server", "concertim_bulk_updates", "concertim_mq_listener", "concertim_metrics"}
 """As the service called them that this replaces."""
@@ -188,7 +186,7 @@ def test_a_container_is_made_of_the_image_and_what_is_mounted(service: dict[str,
     assert context == ROOT
     assert (context / service["build"]["dockerfile"]) == DEPLOY / "Containerfile"
     assert service["image"].partition(":")[2] not in ("", "latest")
-    assert service.get("entrypoint", ["vedette"])[0] in SCRIPTS | {NEXT}
+    assert service.get("entrypoint", ["vedette"])[0] in SCRIPTS
     config, data = service["volumes"]
     assert (config["type"], config["read_only"], config["bind"]) == ("bind", True, {"create_host_path": False})
     assert (data["type"], data.get("read_only")) == ("volume", None)
@@ -230,7 +228,7 @@ def test_a_unit_starts_a_command_that_the_package_has_and_gives_it_time(path: Pa
     said = settings(path)
     program = Path(said["ExecStart"].split()[0])
     assert program.parent == Path("/opt/vedette/bin")
-    assert program.name in SCRIPTS | {NEXT}
+    assert program.name in SCRIPTS
     assert (said["Restart"], said["RestartSec"], said["KillMode"]) == ("always", "5s", "mixed")
     assert enough_to_end(said["TimeoutStopSec"])
     assert int(said["LimitNOFILE"]) >= Watch().max_watchers + 100
@@ -253,7 +251,11 @@ def test_a_unit_runs_as_a_user_of_its_own_and_writes_into_its_folder_only(path: 
     assert not SECRET.search(said["Environment"])
 
 
+OLD = "concertim-openstack-service"
+"""The command of the unit and of the profile `components`."""
+
+
 def test_a_component_has_a_folder_of_its_own() -> None:
-    said = settings(DEPLOY / "systemd" / f"{NEXT}@.service")
-    assert said["StateDirectory"] == f"{NEXT}/%i"
-    assert said["ExecStart"].endswith(f"/{NEXT} run=%i")
+    said = settings(DEPLOY / "systemd" / f"{OLD}@.service")
+    assert said["StateDirectory"] == f"{OLD}/%i"
+    assert said["ExecStart"].endswith(f"/{OLD} run=%i")
