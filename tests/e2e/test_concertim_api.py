@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from fronting import JWT_SECRET, Front, fronting, furnish
 
 from vedette.kit.clock import SystemClock
+from vedette.model.audit import Action, ActionPlan
 from vedette.testing.cloud import FakeCloud
 
 NEW_PASSWORD = "another-password-that-is-in-no-log"
@@ -545,6 +547,34 @@ async def test_what_was_under_way_is_followed_after_a_restart(tmp_path: Path) ->
         async with fronting(tmp_path, cloud=cloud) as front:
             assert await front.over() == [("stack_suspend", "SUCCEEDED", "done")]
         assert cloud.orchestration.asked["suspend", stack] == 1
+
+
+async def test_what_was_written_down_and_never_asked_for_is_done_when_it_is_asked_for_again(tmp_path: Path) -> None:
+    """The process died between the two."""
+    async with FakeCloud(SystemClock()) as cloud:
+        furnish(cloud)
+        id_ = cloud.server()
+        async with fronting(tmp_path, cloud=cloud) as front:
+            records = front.place.service.records
+            assert records is not None
+            plan = ActionPlan(
+                uuid=str(uuid.uuid4()), audit_uuid="", strategy_uuid="", strategy_name="", state="ONGOING", requested_by="x"
+            )
+            action = Action(
+                uuid=str(uuid.uuid4()),
+                action_plan_uuid=plan.uuid,
+                audit_uuid="",
+                action_type="stop",
+                state="ONGOING",
+                input_parameters={"resource_id": id_},
+                before={"status": "ACTIVE"},
+            )
+            await records.write([plan, action])
+        async with fronting(tmp_path, cloud=cloud) as front:
+            answer = await front.good("POST", f"/update_status/instances/{id_}", {"action": "off"}, user="demo")
+            assert "asked for" in answer["cloud_response"]
+            assert await front.over() == [("stop", "FAILED", "failed"), ("stop", "SUCCEEDED", "done")]
+        assert cloud.compute.moves.asked["os-stop", id_] == 1
 
 
 async def test_who_hangs_up_stops_nothing(tmp_path: Path) -> None:

@@ -82,6 +82,8 @@ class Errands:
         """Object → who has it in hand, and how many wait for it."""
         self._following: set[asyncio.Task[Any]] = set()
         self._followed: set[str] = set()
+        self._taken_up: set[str] = set()
+        """Plans that another process of ours began."""
         self._counted = telemetry.counter(
             "errands_total", "Actions that somebody asked for at a front end, by how they ended.", "action", "outcome"
         )
@@ -93,6 +95,7 @@ class Errands:
         """Take up what was under way when the last process ended; then wait to be cancelled."""
         for plan in self._records.all(ActionPlan):
             if plan.requested_by and plan.state == "ONGOING":
+                self._taken_up.add(plan.uuid)
                 self._follow(plan.uuid)
         try:
             await asyncio.Event().wait()
@@ -105,7 +108,7 @@ class Errands:
         cloud raises."""
         async with self._turn(errand.id):
             under_way = self._under_way(errand)
-            if under_way is not None:
+            if under_way is not None and not await self._never_begun(under_way, cloud):
                 return f"{_said(under_way)}: under way since {under_way.started_at}"
             if len(self._followed) >= MOST_UNDER_WAY:
                 raise TryLater(f"{MOST_UNDER_WAY} actions are under way: ask again later", delay=30)
@@ -153,13 +156,25 @@ class Errands:
 
     # --- inside ---
 
+    async def _never_begun(self, action: Action, cloud: Cloud) -> bool:
+        """Of one that another process of ours wrote down and may have died before it asked: whether everything is as before. Then
+        it is over, and who asks again now is not told that it is under way."""
+        if action.action_plan_uuid not in self._taken_up:
+            return False
+        hands = Hands(cloud=cloud, clock=self._clock, request_id=action.request_id, say=lambda text: None, wait=_no_more)
+        if await self._look(self._actions[action.action_type], hands, action) != "undone":
+            return False
+        await self._end(action.action_plan_uuid, "FAILED", "failed", "It was not begun, and was asked for again.")
+        return True
+
     def _turn(self, id_: str) -> _Turn:
         return _Turn(self._turns, id_)
 
     def _under_way(self, errand: Errand) -> Action | None:
         for uuid in self._followed:
             for one in self._records.actions_of(uuid):
-                if (one.action_type, one.input_parameters.get("resource_id")) == (errand.action, errand.id):
+                what = (one.action_type, one.input_parameters.get("resource_id"))
+                if one.state == "ONGOING" and what == (errand.action, errand.id):
                     return one
         return None
 
