@@ -190,6 +190,7 @@ class Errands:
             state="ONGOING",
             hostname=self._records.hostname,
             requested_by=errand.by,
+            status_message=f"{kind.name} {errand.name or errand.id}",
         )
         action = Action(
             uuid=str(uuid4()),
@@ -276,7 +277,9 @@ class Errands:
                 action, state=state, outcome=outcome, status_message=said, ended_at=rfc3339(self._clock.now_us())
             )
             try:
-                await self._records.write([ended, msgspec.structs.replace(now, state=state, status_message=said)])
+                # In a list of plans this is all there is to see of what was asked for.
+                words = _said(action) if said is None else f"{_said(action)}: {said}"
+                await self._records.write([ended, msgspec.structs.replace(now, state=state, status_message=words)])
             except Conflict:
                 continue
             break
