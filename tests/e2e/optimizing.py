@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from vedette.config import SourceConfig, load_text
 from vedette.kit.clock import Clock, SystemClock
 from vedette.kit.telemetry import Telemetry
 from vedette.model.fold import name_of
+from vedette.plugins import load
 from vedette.ports import Source
 from vedette.sources.openstack import OpenStackSource
 from vedette.testing.broker import FakeBroker
@@ -127,11 +128,20 @@ class Place:
 
 @asynccontextmanager
 async def optimizing(
-    folder: Path, *, audits: dict[str, Any] | None = None, cloud: FakeCloud | None = None, **more: Any
+    folder: Path,
+    *,
+    audits: dict[str, Any] | None = None,
+    cloud: FakeCloud | None = None,
+    beside: Sequence[dict[str, Any]] = (),
+    **more: Any,
 ) -> AsyncIterator[Place]:
-    """`audits`: the section of the configuration. `cloud`: one that is there already (after a restart)."""
+    """`audits`: the section of the configuration. `cloud`: one that is there already (after a restart). `beside`: further
+    sources."""
     if cloud is None:
-        async with FakeCloud(SystemClock()) as fresh, optimizing(folder, audits=audits, cloud=fresh, **more) as place:
+        async with (
+            FakeCloud(SystemClock()) as fresh,
+            optimizing(folder, audits=audits, cloud=fresh, beside=beside, **more) as place,
+        ):
             yield place
         return
     broker = FakeBroker()
@@ -139,6 +149,9 @@ async def optimizing(
         broker.declare_exchange(name)
 
     def build(one: SourceConfig, clock: Clock, telemetry: Telemetry) -> Source:
+        if one.type != "openstack":
+            source: Source = load("sources", one.type).build(one.options, clock=clock, telemetry=telemetry)
+            return source
         return OpenStackSource(one.options, clock, telemetry, broker=broker)
 
     def publish(said: Announcement) -> None:
@@ -156,7 +169,9 @@ async def optimizing(
                 "amqp": "amqp://localhost",
                 "exchanges": list(EXCHANGES),
                 "api": {**cloud.credentials("admin"), "scan": "1s", "resync": "0s"},
-            }
+                "default": True,
+            },
+            *beside,
         ],
         "audits": audits or {},
         "faces": {"infra_optim": {"listen": "127.0.0.1:0"}},
