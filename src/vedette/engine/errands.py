@@ -129,10 +129,10 @@ class Errands:
                 standing = await self._look(kind, hands, action)
                 if standing not in ("done", "running"):
                     outcome = "failed" if standing == "undone" else "unsure"
-                    await self._end(plan.uuid, "FAILED", outcome, f"The cloud did not answer: {why}")
+                    await self._failed(plan.uuid, outcome, f"The cloud did not answer: {why}")
                     raise
             except VedetteError as why:
-                await self._end(plan.uuid, "FAILED", "failed", str(why))
+                await self._failed(plan.uuid, "failed", str(why))
                 raise
             except BaseException as why:
                 # Ours, or the service stops: the cloud is looked at.
@@ -264,6 +264,14 @@ class Errands:
         except VedetteError as why:
             log.warning("where an errand stands can't be told: %s", why, extra=self._told(action))
             return "unsure"
+
+    async def _failed(self, plan: str, outcome: str, text: str) -> None:
+        """Where that can't be written now, it is looked after until it can: the asker is told of the cloud's error alone."""
+        try:
+            await self._end(plan, "FAILED", outcome, text)
+        except TryLater as why:
+            log.warning("the end of an errand could not be written yet: %s", why, extra=kv(plan=plan))
+            self._follow(plan)
 
     async def _end(self, plan: str, state: Any, outcome: str, text: str | None) -> None:
         """Raises StoreUnavailable."""
