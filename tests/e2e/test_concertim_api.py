@@ -662,3 +662,44 @@ async def test_what_the_cloud_lacks_is_named_with_what_makes_it(tmp_path: Path, 
             await front.place.until(made)
         assert "watcher" in cloud.identity.roles()
         assert cloud.user_id("concertim")
+
+
+# --- once more -------------------------------------------------------------------------------------------------------------
+
+
+async def test_an_answer_that_nobody_took_is_given_to_who_asks_the_same_again(tmp_path: Path) -> None:
+    """A private key is told once: its name would be taken, and the key lost."""
+    async with fronting(tmp_path) as front:
+        body = {"key_pair": {"name": "made"}}
+        held = front.cloud.compute.door.hold("/os-keypairs", times=1, stale=True)
+        asking = asyncio.create_task(front.ask("POST", "/key_pairs", body, user="demo"))
+
+        async def made() -> bool:
+            return len(front.cloud.compute.keypairs) == 1
+
+        await front.place.until(made)
+        asking.cancel()
+        await asyncio.wait([asking])
+        second = asyncio.create_task(front.ask("POST", "/key_pairs", body, user="demo"))
+        await asyncio.sleep(0.1)
+        held.set()
+        status, answer = await second
+        assert (status, answer["key_pair"]["private_key"][:10]) == (201, "-----BEGIN")
+        # It was taken: nobody gets it once more, and nobody else gets it at all.
+        assert (await front.ask("POST", "/key_pairs", body, user="demo"))[0] == 409
+        held = front.cloud.compute.door.hold("/os-keypairs", times=1, stale=True)
+        body = {"key_pair": {"name": "another"}}
+        asking = asyncio.create_task(front.ask("POST", "/key_pairs", body, user="demo"))
+
+        async def two() -> bool:
+            return len(front.cloud.compute.keypairs) == 2
+
+        await front.place.until(two)
+        asking.cancel()
+        await asyncio.wait([asking])
+        held.set()
+        await asyncio.sleep(0.3)
+        wrong = {**body, "cloud_env": front.env("demo", password="not the password")}
+        assert (await front.ask("POST", "/key_pairs", wrong))[0] == 401
+        assert (await front.ask("POST", "/key_pairs", body, user="demo"))[0] == 201
+        assert len(front.cloud.compute.keypairs) == 2

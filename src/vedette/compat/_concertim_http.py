@@ -156,9 +156,8 @@ def _yes(value: Any) -> bool:
 # --- bodies ------------------------------------------------------------------------------------------------------------------
 
 
-async def body_of(request: web.Request) -> JsonObject:
-    """The request's object; `{}` for none. Also of a GET. Raises BadRequest."""
-    raw = await request.read()
+def body_of(raw: bytes) -> JsonObject:
+    """The request's object; `{}` for none. Raises BadRequest."""
     if not raw.strip():
         return {}
     try:

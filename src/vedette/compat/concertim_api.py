@@ -24,6 +24,7 @@ from vedette.api.server import Face
 from vedette.clients.keystone import Credentials
 from vedette.clients.openstack import OpenStackCloud
 from vedette.compat._concertim_accounts import Accounts, Names
+from vedette.compat._concertim_again import Again, Answered
 from vedette.compat._concertim_http import (
     LONGEST_KEY,
     CloudEnv,
@@ -46,7 +47,6 @@ from vedette.errors import BadRequest, Conflict, GiveUp, NoService, NotFound, Re
 from vedette.kit.clock import Clock
 from vedette.kit.log import kv
 from vedette.kit.secret import Secret
-from vedette.kit.tasks import cancel, spawn
 from vedette.kit.telemetry import Telemetry
 from vedette.model.paths import segment
 from vedette.ports import Cloud, Inventory, JsonObject
@@ -117,7 +117,7 @@ class ConcertimApi:
 
     def __init__(self, needs: ConcertimNeeds) -> None:
         self._needs = needs
-        self._working: set[asyncio.Task[Any]] = set()
+        self._again = Again(needs.clock)
         self._asked = needs.telemetry.counter(
             "front_end_requests_total", "Requests of a front end, by route and status.", "route", "status"
         )
@@ -141,9 +141,7 @@ class ConcertimApi:
 
     async def close(self, seconds: float) -> None:
         """What is under way gets so long to end."""
-        if self._working:
-            await asyncio.wait(self._working, timeout=seconds)
-        await cancel(*self._working)
+        await self._again.close(seconds)
 
     def _routes(self) -> list[tuple[str, str, Work]]:
         return [
@@ -169,15 +167,13 @@ class ConcertimApi:
         async def guarded(request: web.Request) -> web.StreamResponse:
             if self._needs.authenticate:
                 check_signature(request, self._needs.jwt_secret)
-            body = await body_of(request)
-            # Who hangs up in the middle stops nothing: half of it would be done, and nobody would know which half.
-            task = spawn(self._working, self._answered(route, work, request, body), f"{request.method} {route}")
-            task.add_done_callback(lambda over: over.cancelled() or over.exception())
-            return await asyncio.shield(task)
+            raw = await request.read()
+            body = body_of(raw)
+            return await self._again.answer(request, raw, lambda: self._answered(route, work, request, body))
 
         return guarded
 
-    async def _answered(self, route: str, work: Work, request: web.Request, body: JsonObject) -> web.Response:
+    async def _answered(self, route: str, work: Work, request: web.Request, body: JsonObject) -> Answered:
         try:
             response = await work(request, body)
         except Exception as why:
@@ -195,7 +191,8 @@ class ConcertimApi:
                     "refused to the front end: %s", why, extra=kv(method=request.method, route=route, status=response.status)
                 )
         self._asked.labels(f"{request.method} {route}", str(response.status)).inc()
-        return response
+        assert isinstance(response.body, bytes)
+        return Answered(response.status, dict(response.headers), response.body)
 
     def _first(self, request: web.Request) -> bool:
         """Whether it is answered as the first generation was."""
