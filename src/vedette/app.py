@@ -33,11 +33,13 @@ from vedette.api.rights import Rights
 from vedette.api.server import Needs, Server, bare, build, reloading_context, together
 from vedette.api.tickets import Tickets
 from vedette.clients.keystone import Keystone, credentials
+from vedette.clients.killbill import KillBill
 from vedette.clients.openstack import OpenStackCloud
 from vedette.clients.otlp_metrics import OtlpSamples
 from vedette.clients.tracing import OtlpTracer
 from vedette.compat import infra_optim, weaas
 from vedette.compat._concertim_accounts import Names
+from vedette.compat._concertim_billing import Billing
 from vedette.compat._concertim_http import SHORTEST_SECRET
 from vedette.compat.concertim_api import ConcertimApi, ConcertimNeeds
 from vedette.compat.infra_optim import OptimNeeds
@@ -161,6 +163,7 @@ class Service:
         self.errands: Errands | None = None
         """What a front end's users asked for."""
         self.front_end: ConcertimApi | None = None
+        self._bill: KillBill | None = None
         self._prerequisites: Prerequisites | None = None
         self._handlers: list[Handler] = []
         self._tracer: Tracer | None = None
@@ -633,6 +636,9 @@ class Service:
         errands = self.errands = Errands(
             await self._load_records(store), store, plugins.actions(), lambda: own, self.clock, self.telemetry
         )
+        bill = face.billing
+        if bill is not None:
+            self._bill = KillBill(bill.url, bill.username, bill.password, bill.api_key, bill.api_secret, ca=bill.ca)
         self.front_end = ConcertimApi(
             ConcertimNeeds(
                 errands=errands,
@@ -644,6 +650,7 @@ class Service:
                 jwt_secret=face.jwt_secret,
                 authenticate=face.authenticate,
                 auth_urls=face.auth_urls,
+                billing=Billing(self._bill, bill.plan if bill else "", bill.currency if bill else ""),
                 names=Names(concertim=face.users.concertim, admin=face.users.admin, cloudkitty=face.users.cloudkitty),
             )
         )
@@ -696,6 +703,8 @@ class Service:
             await server.stop()
         if self.front_end is not None:
             await self.front_end.close(GRACE_SECONDS)
+        if self._bill is not None:
+            await self._bill.close()
         await cancel(*others)
         for advising in self._advising:
             await advising.close()
@@ -800,8 +809,8 @@ def _audit_settings(given: msgspec.Struct, usual: AuditSettings) -> AuditSetting
 def front_end_wants(config: Config, face: Concertim) -> Wanted:
     """What the cloud has to have for a front end."""
     return Wanted(
-        roles=("admin", "member", "watcher"),
-        users=(face.users.admin, face.users.concertim),
+        roles=("admin", "member", "watcher", *(("rating",) if face.billing else ())),
+        users=(face.users.admin, face.users.concertim, *((face.users.cloudkitty,) if face.billing else ())),
         # Where nobody reads measurements none have to be kept.
         policies=POLICIES if config.polling is not None else (),
     )

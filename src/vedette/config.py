@@ -523,6 +523,27 @@ class FrontEndUsers(msgspec.Struct, frozen=True, kw_only=True):
     """Gets `rating`, where billing is on."""
 
 
+class BillingConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """A Kill Bill: accounts of teams, credits, orders, invoices."""
+
+    url: str
+    """Where it is, such as `https://killbill.example.org`."""
+    username: str = "admin"
+    """An account of it."""
+    password: Secret
+    """Its password."""
+    api_key: str
+    """The tenant's."""
+    api_secret: Secret
+    """The tenant's."""
+    plan: str
+    """The plan in its catalog that each order subscribes to."""
+    currency: str = "USD"
+    """Of credits and of new accounts."""
+    ca: FilePath = ""
+    """The CA of its certificate, a PEM file; none: the system's."""
+
+
 class Concertim(msgspec.Struct, frozen=True, kw_only=True):
     """The API that a Concertim front end asks: users, teams, key pairs, what its buttons do. At `/concertim` of the main port."""
 
@@ -538,6 +559,8 @@ class Concertim(msgspec.Struct, frozen=True, kw_only=True):
     """Other addresses by which the front end knows the same Keystone. It is asked at the source's own all the same."""
     users: FrontEndUsers = FrontEndUsers()
     """Accounts that get roles in every new project."""
+    billing: BillingConfig | None = None
+    """Where credits and orders are kept; none: there is no billing."""
     create_missing: bool = False
     """Make the roles and the users that are missing, when the service starts; a user gets a password that nobody knows."""
 

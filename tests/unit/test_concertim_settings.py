@@ -153,9 +153,26 @@ def test_without_a_secret_the_api_is_not_served_unless_that_is_said(tmp_path: Pa
 
 
 def test_what_means_nothing_is_said(tmp_path: Path) -> None:
-    odd = {**WHOLE, "billing_platform": "killbill", "killbill": {"api_host": "x"}, "speed": 9, "rmq": {**RMQ, "rmq_host": "y"}}
+    odd = {**WHOLE, "speed": 9, "rmq": {**RMQ, "rmq_host": "y"}}
     warnings = read(tmp_path, "all", odd).warnings
-    assert [one.partition(" ")[0] for one in warnings] == ["speed", "rmq.rmq_host", "billing"]
+    assert [one.partition(" ")[0] for one in warnings] == ["speed", "rmq.rmq_host"]
+
+
+def test_its_kill_bill_is_ours(tmp_path: Path) -> None:
+    bill = {
+        "api_host": "http://127.0.0.1:8080", "username": "admin", "password": "bill-secret", "apikey": "bob",
+        "apisecret": "lazar-secret", "plan_name": "standard",
+    }  # fmt: skip
+    found = read(tmp_path, "api", {**WHOLE, "billing_platform": "killbill", "killbill": bill})
+    billing = found.config.faces.concertim.billing
+    assert (billing.url, billing.api_key, billing.plan) == ("http://127.0.0.1:8080", "bob", "standard")
+    assert (billing.password.reveal(), billing.api_secret.reveal()) == ("bill-secret", "lazar-secret")
+    assert "not yet worked out" in found.warnings[0]
+    with pytest.raises(ConfigError, match=r"killbill\.plan_name: is missing") as caught:
+        read(tmp_path, "api", {**WHOLE, "killbill": without(bill, "plan_name")})
+    assert "secret" not in str(caught.value)
+    with pytest.raises(ConfigError, match="billing_platform: wants killbill"):
+        read(tmp_path, "api", {**WHOLE, "billing_platform": "paper"})
 
 
 def test_the_words_of_the_command(tmp_path: Path) -> None:

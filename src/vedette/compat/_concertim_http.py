@@ -56,6 +56,10 @@ class InvalidCall(BadRequest):
     """What is asked for can't be: no such type, or no such action for it."""
 
 
+class NoBilling(VedetteError):
+    """It is about money, and no billing is configured."""
+
+
 class BadToken(Unauthenticated):
     """The front end's own signature is missing or wrong."""
 
@@ -253,6 +257,8 @@ def _status(why: Exception, *, first: bool, path: str) -> tuple[int, str]:
             return why.status, type(why).__name__.removeprefix("HTTP")
         case Partial():
             return 207, "PartialFailure"
+        case NoBilling():
+            return 501, "NoBilling"
         case BadToken():
             return 401, "APIAuthenticationError"
         case Missing():

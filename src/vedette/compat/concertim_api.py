@@ -25,6 +25,7 @@ from vedette.clients.keystone import Credentials
 from vedette.clients.openstack import OpenStackCloud
 from vedette.compat._concertim_accounts import Accounts, Names
 from vedette.compat._concertim_again import Again, Answered
+from vedette.compat._concertim_billing import Billing
 from vedette.compat._concertim_http import (
     LONGEST_KEY,
     CloudEnv,
@@ -110,6 +111,7 @@ class ConcertimNeeds(msgspec.Struct, frozen=True, kw_only=True):
     authenticate: bool = True
     auth_urls: tuple[str, ...] = ()
     names: Names = Names()
+    billing: Billing
 
 
 class ConcertimApi:
@@ -161,6 +163,7 @@ class ConcertimApi:
             ("GET", "/key_pairs", self.list_key_pairs),
             ("DELETE", "/key_pairs", self.delete_key_pair),
             ("GET", "/statistics", self.statistics),
+            *self._needs.billing.routes(),
         ]
 
     def _guarded(self, route: str, work: Work) -> Handler:
@@ -191,8 +194,8 @@ class ConcertimApi:
                     "refused to the front end: %s", why, extra=kv(method=request.method, route=route, status=response.status)
                 )
         self._asked.labels(f"{request.method} {route}", str(response.status)).inc()
-        assert isinstance(response.body, bytes)
-        return Answered(response.status, dict(response.headers), response.body)
+        kept = response.body if isinstance(response.body, bytes) else b""
+        return Answered(response.status, dict(response.headers), kept)
 
     def _first(self, request: web.Request) -> bool:
         """Whether it is answered as the first generation was."""
@@ -306,6 +309,7 @@ class ConcertimApi:
         async with self._accounts(request, body) as accounts:
             project = known or await accounts.project(name)
             await accounts.staff(project, billing=env.billing_enabled)
+            account = account or await self._needs.billing.account_for(project, name) or ""
         log.info("a project was made for the front end", extra=kv(project=project, by=env.who))
         return answer(201, {"success": True, "project_id": project, "billing_acct_id": account or None})
 

@@ -51,6 +51,7 @@ KEYS: Mapping[str, frozenset[str]] = {
     "": frozenset({"log_level", "openstack", "rmq", "concertim", "billing_platform", "cloud_type", "message_queue", "killbill"}),
     "openstack": frozenset({"auth_url", *_NAMES, *_OLD, *_EXTRA, *_RMQ}),
     "rmq": frozenset(_RMQ),
+    "killbill": frozenset({"api_host", "username", "password", "apikey", "apisecret", "plan_name"}),
     "concertim": frozenset(
         {
             "concertim_url",
@@ -63,7 +64,7 @@ KEYS: Mapping[str, frozenset[str]] = {
         }
     ),
 }
-"""All keys that mean something; the last three are ours."""
+"""All keys that mean something; the last three of `concertim` are ours."""
 
 SETS = (
     "wants one of these sets: username, password, project_name, user_domain_name, project_domain_name; or username, password, "
@@ -106,7 +107,7 @@ def load(
     level = str(given[""].get("log_level") or "info").lower()
     if level not in LEVELS:
         raise ConfigError(f"is {level[:20]!r}: wants one of {', '.join(LEVELS)}", path="log_level")
-    for key, only in (("cloud_type", "openstack"), ("message_queue", "rmq")):
+    for key, only in (("cloud_type", "openstack"), ("message_queue", "rmq"), ("billing_platform", "killbill")):
         if given[""].get(key) not in (None, "", only):
             raise ConfigError(f"wants {only}", path=key)
     hears = component in ("all", "updates_mq")
@@ -128,6 +129,8 @@ def load(
         settings["polling"] = {"meter": METER, "push": [MIRROR]}
     if component in ("all", "api"):
         face = _face(given["concertim"], hidden, environ)
+        if given["killbill"]:
+            face["billing"] = _billing(given["killbill"], hidden)
         settings["faces"] = {"concertim": {"listen": api_listen or API_LISTEN, **face}}
     folder = _folder(logs or environ.get("LOGS_DIRECTORY", ""), "/var/log/concertim-openstack-service")
     text = json.dumps(settings)
@@ -176,8 +179,8 @@ def _odd(given: Mapping[str, Mapping[str, Any]]) -> list[str]:
         for key in given[section]
         if key not in known
     ]
-    if given["killbill"] or given[""].get("billing_platform"):
-        found.append("billing is not served: killbill and billing_platform do nothing")
+    if given["killbill"]:
+        found.append("killbill: credits, orders and invoices are served; what servers cost is not yet worked out and sent")
     return found
 
 
@@ -253,6 +256,17 @@ def _mirror(section: Mapping[str, Any], hidden: Any, *, writes: bool) -> dict[st
         "rack_height": height,
         "writes": writes,
         "compare": "150s" if writes else "30s",
+    }
+
+
+def _billing(section: Mapping[str, Any], hidden: Any) -> dict[str, Any]:
+    return {
+        "url": _text(section, "api_host", "killbill").replace("${", "$${"),
+        "username": _text(section, "username", "killbill", "admin").replace("${", "$${"),
+        "password": hidden(_text(section, "password", "killbill")),
+        "api_key": _text(section, "apikey", "killbill").replace("${", "$${"),
+        "api_secret": hidden(_text(section, "apisecret", "killbill")),
+        "plan": _text(section, "plan_name", "killbill").replace("${", "$${"),
     }
 
 
