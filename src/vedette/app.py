@@ -643,7 +643,6 @@ class Service:
             ConcertimNeeds(
                 errands=errands,
                 own=own,
-                inventory=StoredObjects(store),
                 source=source,
                 clock=self.clock,
                 telemetry=self.telemetry,

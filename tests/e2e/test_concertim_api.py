@@ -69,6 +69,7 @@ async def test_no_route_answers_without_the_front_ends_signature(tmp_path: Path)
         forged = [
             "",
             "nonsense",
+            "n\udcffonsense",
             front.token(secret="a-secret-of-somebody-else-entirely, as long"),
             front.token(exp=time.time() - 120),
             jwt.encode({"iat": time.time()}, JWT_SECRET, algorithm="HS256"),
@@ -109,13 +110,9 @@ async def test_a_front_end_that_does_not_sign_is_served_when_that_is_said(tmp_pa
         assert await front.good("GET", "/key_pairs", status=202) == {"success": True, "key_pairs": []}
         # The second generation's statuses for who signs, whatever he signs with.
         await front.good("GET", "/key_pairs", token="anything", status=201)
-        assert (await front.ask("GET", "/key_pairs", {"cloud_env": front.env(password="wrong")})) == (
+        assert await front.ask("GET", "/key_pairs", {"cloud_env": front.env(password="wrong")}) == (
             400,
-            {
-                "success": False,
-                "error": "OpStkAuthenticationError",
-                "message": (await front.ask("GET", "/key_pairs", {"cloud_env": front.env(password="wrong")}))[1]["message"],
-            },
+            {"success": False, "error": "OpStkAuthenticationError", "message": "Keystone refused these credentials"},
         )
 
 
@@ -256,6 +253,8 @@ async def test_users_teams_and_roles_of_the_second_generation(tmp_path: Path) ->
         made = await front.ten_times("POST", "/user", body)
         assert (made["success"], made["username"]) == (True, "ann")
         user = made["user_cloud_id"]
+        # Somebody else of that name is not given the account.
+        assert (await front.ask("POST", "/user", {**body, "password": "of-somebody-else"}))[0] == 409
         team = await front.ten_times("POST", "/team", {"name": "physics"})
         project = team["project_id"]
         assert team["billing_acct_id"] is None
@@ -275,20 +274,16 @@ async def test_users_teams_and_roles_of_the_second_generation(tmp_path: Path) ->
         await front.ten_times("DELETE", "/team_role", {"team_role": {"role": "admin", "project_id": project, "user_id": user}})
         assert roles(front, user, project) == set()
         # A project that has something in it is not deleted: nobody could reach that any more.
-        stack = front.cloud.create("stack", project=project)
-
-        async def heard() -> bool:
-            return (await front.ask("DELETE", "/team", {"team_info": {"project_id": project}}))[0] == 409
-
-        await front.place.until(heard)
-        _, answer = await front.ask("DELETE", "/team", {"team_info": {"project_id": project}})
-        assert "still has 1 stack" in answer["message"]
-        front.cloud.delete("stack", stack)
-
-        async def deleted() -> bool:
-            return (await front.ask("DELETE", "/team", {"team_info": {"project_id": project, "billing_acct_id": "x"}}))[0] == 201
-
-        await front.place.until(deleted)
+        made_there = {
+            "stacks": front.cloud.create("stack", project=project, announce=False),
+            "servers": front.cloud.server(project=project, announce=False),
+            "volumes": front.cloud.create("volume", project=project, announce=False),
+        }
+        status, answer = await front.ask("DELETE", "/team", {"team_info": {"project_id": project}})
+        assert (status, "still has servers and volumes and stacks" in answer["message"]) == (409, True), answer
+        assert (await front.ask("DELETE", "/team", {"team_info": {"project_id": project}}, user="demo"))[0] == 403
+        for kind, id_ in made_there.items():
+            front.cloud.delete(kind[:-1], id_)
         await front.ten_times("DELETE", "/team", {"team_info": {"project_id": project}})
         assert project not in identity.projects
         await front.ten_times("DELETE", "/user", {"user_info": {"cloud_user_id": user}})
@@ -410,6 +405,39 @@ async def test_instances_are_switched_with_the_users_own_rights(tmp_path: Path) 
         assert plan.uuid in [one["uuid"] for one in listed["action_plans"]]
         patch = [{"op": "replace", "path": "/state", "value": "CANCELLED"}]
         assert (await front.place.ask("PATCH", f"/v1/action_plans/{plan.uuid}", patch))[0] == 400
+
+
+async def test_between_two_that_are_the_same_something_else_may_be_wanted(tmp_path: Path) -> None:
+    """Off, and nobody is there to hear it; on; and off again is off again."""
+    async with fronting(tmp_path) as front:
+        id_ = front.cloud.server()
+        path = f"/update_status/instances/{id_}"
+        held = front.cloud.compute.door.hold("/servers/*/action", times=1)
+        asking = asyncio.create_task(front.ask("POST", path, {"action": "off"}, user="demo"))
+
+        async def begun() -> bool:
+            return len(front.plans()) == 1
+
+        await front.place.until(begun)
+        asking.cancel()
+        await asyncio.wait([asking])
+        held.set()
+        await front.over()
+        for word, state in (("on", "active"), ("off", "stopped")):
+            await front.good("POST", path, {"action": word}, user="demo")
+            await front.over()
+            assert front.cloud.compute.servers[id_]["OS-EXT-STS:vm_state"] == state
+
+
+async def test_keystone_is_not_asked_again_and_again_with_what_it_refused(tmp_path: Path) -> None:
+    """It locks accounts that fail too often, and the front end asks ten times."""
+    async with fronting(tmp_path) as front:
+        wrong = {"cloud_env": front.env("demo", password="of last year")}
+        before = front.cloud.identity.logins
+        for _ in range(10):
+            assert (await front.ask("GET", "/key_pairs", wrong))[0] == 401
+        assert front.cloud.identity.logins == before + 1
+        await front.good("GET", "/key_pairs", user="demo")
 
 
 async def test_a_refusal_is_told_as_one(tmp_path: Path) -> None:

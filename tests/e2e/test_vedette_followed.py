@@ -66,7 +66,14 @@ class Both:
 
     @asynccontextmanager
     async def second(self, **source: Any) -> AsyncIterator[Service]:
-        one = {"name": "far", "type": "vedette", "url": f"http://127.0.0.1:{self.port}", "token": TOKEN, **source}
+        one = {
+            "name": "far",
+            "type": "vedette",
+            "url": f"http://127.0.0.1:{self.port}",
+            "token": TOKEN,
+            "source": "region-one",
+            **source,
+        }
         settings = {"listen": "127.0.0.1:0", "data_dir": str(self.folder / "second"), "auth": {"mode": "none"}, "sources": [one]}
         async with running(settings) as service:
             yield service
@@ -192,7 +199,7 @@ async def test_a_token_that_is_refused_is_said(both: Both) -> None:
     ],
 )
 def test_settings_that_can_not_be_are_refused(options: dict[str, Any], words: str) -> None:
-    text = yaml.safe_dump({"sources": [{"name": "far", "type": "vedette", **options}], "data_dir": ""})
+    text = yaml.safe_dump({"sources": [{"name": "far", "type": "vedette", "source": "one", **options}], "data_dir": ""})
 
     def built() -> Any:
         options_ = load_text(text, {}).sources[0].options

@@ -22,13 +22,19 @@ def deleted(
     path: Callable[[JsonObject], str],
     against: Callable[[JsonObject], str] = lambda found: "",
     failed: Callable[[JsonObject], str] = lambda found: "",
+    as_good_as: Callable[[JsonObject], bool] = lambda found: False,
     microversion: str = "",
 ) -> Action:
     """`show`: the object as it is now, None: there is none. `under_way`: it is being deleted. `path`: what DELETE is sent to.
-    `against`: why it can't be deleted now, "" it can. `failed`: why its deletion came to nothing, "" it did not."""
+    `against`: why it can't be deleted now, "" it can. `failed`: why its deletion came to nothing, "" it did not. `as_good_as`:
+    it is still shown, to admins, and is gone for its owner."""
+
+    async def left(hands: Hands, parameters: JsonObject) -> JsonObject | None:
+        found = await show(hands.cloud, parameters["resource_id"])
+        return None if found is not None and as_good_as(found) else found
 
     async def check(hands: Hands, parameters: JsonObject) -> Ready | Skip:
-        found = await show(hands.cloud, parameters["resource_id"])
+        found = await left(hands, parameters)
         if found is None:
             return Skip(f"{resource} {parameters['resource_id']} is gone")
         if under_way(found):
@@ -39,7 +45,7 @@ def deleted(
 
     async def run(hands: Hands, parameters: JsonObject, before: JsonObject) -> None:
         id_ = parameters["resource_id"]
-        found = await show(hands.cloud, id_)
+        found = await left(hands, parameters)
         if found is not None and not under_way(found):
             try:
                 await hands.cloud.send("DELETE", service, path(found), microversion=microversion, request_id=hands.request_id)
@@ -49,7 +55,7 @@ def deleted(
                 raise GiveUp(str(why)) from None
 
         async def gone() -> bool:
-            now = await show(hands.cloud, id_)
+            now = await left(hands, parameters)
             if now is not None and (why := failed(now)):
                 raise GiveUp(f"{resource} {id_} was not deleted: {why}")
             return now is None
@@ -57,13 +63,13 @@ def deleted(
         await hands.wait(gone, SETTLE_SECONDS, f"the deletion of {resource} {id_}")
 
     async def verify(hands: Hands, parameters: JsonObject, before: JsonObject) -> None:
-        found = await show(hands.cloud, parameters["resource_id"])
+        found = await left(hands, parameters)
         if found is not None:
             why = failed(found)
             raise GiveUp(f"{resource} {parameters['resource_id']} is still there{why and f': {why}'}")
 
     async def look(hands: Hands, parameters: JsonObject, before: JsonObject) -> Standing:
-        found = await show(hands.cloud, parameters["resource_id"])
+        found = await left(hands, parameters)
         if found is None:
             return "done"
         return "running" if under_way(found) else "undone"

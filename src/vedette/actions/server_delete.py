@@ -9,8 +9,9 @@ ACTION = deleted(
     resource="server",
     service=COMPUTE,
     show=server,
+    under_way=lambda found: found.get(TASK) in ("deleting", "soft-deleting"),
     # What is soft-deleted stays for a while, and is out of its owner's sight.
-    under_way=lambda found: found.get(TASK) in ("deleting", "soft-deleting") or found["status"] in ("DELETED", "SOFT_DELETED"),
+    as_good_as=lambda found: found["status"] in ("DELETED", "SOFT_DELETED"),
     path=lambda found: f"/servers/{found['id']}",
     microversion=MICROVERSION,
 )

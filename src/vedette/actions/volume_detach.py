@@ -7,7 +7,7 @@ https://docs.openstack.org/api-ref/compute/#detach-a-volume-from-an-instance
 from __future__ import annotations
 
 from vedette.actions._cinder import BLOCK_STORAGE, MICROVERSION, the_volume, volume
-from vedette.actions._nova import COMPUTE, NAME, SETTLE_SECONDS, UUID
+from vedette.actions._nova import COMPUTE, NAME, SETTLE_SECONDS, UUID, server
 from vedette.actions._nova import MICROVERSION as NOVAS
 from vedette.errors import GiveUp, NotFound, Refused
 from vedette.ports import Action, Hands, JsonObject, Ready, Skip, Standing
@@ -23,6 +23,9 @@ async def _check(hands: Hands, parameters: JsonObject) -> Ready | Skip:
         return Skip(f"volume {found['id']} is being detached already")
     if found["status"] != "in-use":
         raise GiveUp(f"volume {found['id']} is {found['status']}: it has to be in-use")
+    if len(found["attachments"]) > 1:
+        # Cinder lets one go at a time, and which one is nothing that can be said here.
+        raise GiveUp(f"volume {found['id']} is used by {len(found['attachments'])} servers: detach it from each of them at Nova")
     return Ready({"servers": [one["server_id"] for one in found["attachments"]]})
 
 
@@ -50,19 +53,21 @@ async def _run(hands: Hands, parameters: JsonObject, before: JsonObject) -> None
 
 
 async def _detach(hands: Hands, id_: str, attachment: JsonObject) -> None:
-    server = attachment.get("server_id")
-    if server:
+    user = attachment.get("server_id")
+    if user:
         try:
             await hands.cloud.send(
                 "DELETE",
                 COMPUTE,
-                f"/servers/{server}/os-volume_attachments/{id_}",
+                f"/servers/{user}/os-volume_attachments/{id_}",
                 microversion=NOVAS,
                 request_id=hands.request_id,
             )
             return
         except NotFound:
-            pass  # Nova knows nothing of it: what is left is in Cinder
+            # Left over in Cinder only where the server can be seen and does not have it. (Somebody else's may be using it.)
+            if await server(hands.cloud, user) is None:
+                raise GiveUp(f"server {user} can't be seen, and may use it: an admin has to clear this attachment") from None
     body = {"os-detach": {"attachment_id": attachment.get("attachment_id")}}
     await hands.cloud.send(
         "POST", BLOCK_STORAGE, f"/volumes/{id_}/action", body, microversion=MICROVERSION, request_id=hands.request_id

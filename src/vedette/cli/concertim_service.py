@@ -142,14 +142,16 @@ async def _once(config: Config, component: Component) -> None:
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    await service.start()
     look: Look = {"metrics": _measured, "updates_mq": _heard}.get(component, _compared)
     over, said = False, ""
     try:
+        await service.start()
         async with asyncio.timeout(ONCE_SECONDS):
             while not over:
                 await asyncio.sleep(0.1)
                 over, said = look(service)
+                if service.failed is not None and service.failed.done():
+                    service.failed.result()
     except TimeoutError:
         said = said or f"no end within {ONCE_SECONDS:.0f} seconds"
     finally:

@@ -7,6 +7,7 @@ https://docs.openstack.org/api-ref/identity/v3/
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -25,6 +26,9 @@ IDENTITY = "identity"
 OURS = "CM_"
 """What names of users and projects begin with that were made for a front end, since its first version."""
 
+BACK_SECONDS = 10.0
+"""For taking one thing back: the service may be stopping."""
+
 Undo = tuple[str, Callable[[], Awaitable[Any]]]
 
 
@@ -39,8 +43,10 @@ class Names(msgspec.Struct, frozen=True, kw_only=True):
 class Accounts:
     """What one asker may do in Keystone."""
 
-    def __init__(self, cloud: Cloud, names: Names) -> None:
+    def __init__(self, cloud: Cloud, names: Names, signs_in: Callable[[str, Secret], Awaitable[bool]]) -> None:
+        """`signs_in(user id, password)`: whether this is the user's password."""
         self._cloud = cloud
+        self._signs_in = signs_in
         self._names = names
         self._domain = ""
         self.made: list[Undo] = []
@@ -57,7 +63,8 @@ class Accounts:
     # --- users
 
     async def user(self, name: str, password: Secret, *, email: str = "", full_name: str = "") -> str:
-        """The id of the user `CM_<name>`, with this password. (One that is there has it from now on: an answer was lost.)"""
+        """The id of the user `CM_<name>`. One that is there has to have this password already (an answer was lost): else it is
+        somebody else's. Raises Conflict."""
         wanted: JsonObject = {"password": password.reveal()}
         if email:
             wanted["email"] = email
@@ -70,8 +77,8 @@ class Accounts:
                 **wanted,
             }
             found = await self._make("user", body)
-        else:
-            await self._send("PATCH", f"/users/{segment(found['id'])}", {"user": wanted})
+        elif not await self._signs_in(str(found["id"]), password):
+            raise Conflict(f"the name {OURS}{name} is taken, by a user with another password")
         return str(found["id"])
 
     async def change_user(self, id_: str, *, email: str = "", password: Secret | None = None) -> list[str]:
@@ -103,10 +110,12 @@ class Accounts:
             found = await self._make("project", body)
         return str(found["id"])
 
-    async def delete_project(self, id_: str) -> bool:
-        """False: it was not made for a front end, and stays."""
+    async def delete_project(self, id_: str, left: Callable[[], Awaitable[str]]) -> bool:
+        """False: it was not made for a front end, and stays. `left`: what is still in it. Raises Conflict: something is."""
         try:
             await self._must_be_ours("projects", id_)
+            if there := await left():
+                raise Conflict(f"the project still has {there}: destroy them first")
             await self._send("DELETE", f"/projects/{segment(id_)}")
         except NotFound:
             return True
@@ -161,9 +170,12 @@ class Accounts:
         """What this request made goes again, backwards. Raises nothing: the error that counts is the one before."""
         for what, undo in reversed(self.made):
             try:
-                await undo()
+                async with asyncio.timeout(BACK_SECONDS):
+                    await undo()
             except NotFound:
                 continue
+            except TimeoutError:
+                log.error("%s was made and could not be removed again in time", what, extra=kv(what=what))
             except VedetteError as why:
                 log.error("%s was made and could not be removed again: %s", what, why, extra=kv(what=what))
         self.made.clear()

@@ -40,8 +40,9 @@ class Answered(msgspec.Struct, frozen=True):
 class _Asked:
     """One request, and who waits for it."""
 
-    def __init__(self, task: asyncio.Task[Answered], since: float) -> None:
+    def __init__(self, task: asyncio.Task[Answered], since: float, keep: bool) -> None:
         self.task = task
+        self.keep = keep
         self.since = since
         self.waiting = 0
 
@@ -55,8 +56,11 @@ class Again:
         """In the order in which they came."""
         self._working: set[asyncio.Task[Any]] = set()
 
-    async def answer(self, request: web.Request, raw: bytes, work: Callable[[], Awaitable[Answered]]) -> web.Response:
-        """What `work` answers, whoever has it done. Who hangs up stops nothing: half of it would be done, and nobody would know
+    async def answer(
+        self, request: web.Request, raw: bytes, work: Callable[[], Awaitable[Answered]], *, keep: bool
+    ) -> web.Response:
+        """What `work` answers, whoever has it done. `keep`: where nobody took it, it is kept for who asks the same again; not for
+        what somebody may want once more in between. Who hangs up stops nothing: half of it would be done, and nobody would know
         which half. Raises TooBusy."""
         self._forget_old()
         key = _key(request, raw)
@@ -65,7 +69,7 @@ class Again:
             if len(self._working) >= MOST_WORKING:
                 raise TooBusy(f"{MOST_WORKING} requests are under way: ask again later", delay=5)
             task = spawn(self._working, _run(work), f"{request.method} {request.path}")
-            asked = self._asked[key] = _Asked(task, self._clock.monotonic())
+            asked = self._asked[key] = _Asked(task, self._clock.monotonic(), keep)
         asked.waiting += 1
         taken = False
         try:
@@ -74,7 +78,7 @@ class Again:
             taken = request.transport is not None and not request.transport.is_closing()
         finally:
             asked.waiting -= 1
-            over = asked.task.done() and (taken or not _good(asked.task))
+            over = asked.task.done() and (taken or not keep or not _good(asked.task))
             if over and not asked.waiting and self._asked.get(key) is asked:
                 del self._asked[key]
         return found.response()
@@ -90,7 +94,7 @@ class Again:
         for key, asked in list(self._asked.items()):
             late = now - asked.since > KEPT_SECONDS or len(self._asked) > MOST_KEPT
             # What failed is not worth keeping: who asks again has it tried again.
-            if asked.task.done() and not asked.waiting and (late or not _good(asked.task)):
+            if asked.task.done() and not asked.waiting and (late or not asked.keep or not _good(asked.task)):
                 del self._asked[key]
 
 

@@ -81,8 +81,8 @@ def check_signature(request: web.Request, secret: Secret) -> None:
     token = token.strip()
     if not token or scheme.lower() != "bearer":
         raise BadToken("no signed token: the front end and this service need the same JWT_SECRET")
-    if len(token) > LONGEST_TOKEN:
-        raise BadToken("the token is too long")
+    if len(token) > LONGEST_TOKEN or not token.isascii():
+        raise BadToken("this is no token")
     try:
         jwt.decode(token, secret.reveal(), algorithms=["HS256"], options={"require": ["exp"]}, leeway=LEEWAY_SECONDS)
     except jwt.ExpiredSignatureError:

@@ -11,6 +11,7 @@ What is different from the service that this replaces, and why, is in docs/howto
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,7 +22,7 @@ import msgspec
 from aiohttp import web
 
 from vedette.api.server import Face
-from vedette.clients.keystone import Credentials
+from vedette.clients.keystone import Credentials, issue_token
 from vedette.clients.openstack import OpenStackCloud
 from vedette.compat._concertim_accounts import Accounts, Names
 from vedette.compat._concertim_again import Again, Answered
@@ -50,7 +51,7 @@ from vedette.kit.log import kv
 from vedette.kit.secret import Secret
 from vedette.kit.telemetry import Telemetry
 from vedette.model.paths import segment
-from vedette.ports import Cloud, Inventory, JsonObject
+from vedette.ports import Cloud, JsonObject
 
 log = logging.getLogger("vedette.compat.concertim_api")
 
@@ -69,7 +70,11 @@ STATISTICS = {
 }
 """The front end's word and Nova's. Disks are in GiB, memory in MiB."""
 TIMEOUT_SECONDS = 45.0
-"""For one request to the cloud; the front end waits for 60."""
+"""For one try of a request to the cloud, of which there may be several: the front end waits for 60, and asks again."""
+REFUSED_SECONDS = 60.0
+"""After Keystone refused a user's credentials: until it is asked with the same ones again."""
+MOST_REFUSED = 1_000
+REFUSED = "Keystone refused these credentials"
 ONE_BY_ONE = 16
 """Servers of a rack that are asked at a time, where Heat can't do it."""
 
@@ -93,6 +98,9 @@ ON_SERVERS = {"stack_suspend": "suspend", "stack_resume": "resume", "stack_delet
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 
+ONCE = frozenset({("POST", "/key_pairs"), ("POST", "/credits"), ("POST", "/create_order")})
+"""What is not the same twice: an answer that nobody took is kept for who asks again."""
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Work = Callable[[web.Request, JsonObject], Awaitable[web.Response]]
 
@@ -103,7 +111,6 @@ class ConcertimNeeds(msgspec.Struct, frozen=True, kw_only=True):
     errands: Errands
     own: OpenStackCloud
     """The source's own way to the cloud: where Keystone is, and who reads what anybody may know."""
-    inventory: Inventory
     source: str
     clock: Clock
     telemetry: Telemetry
@@ -120,6 +127,10 @@ class ConcertimApi:
     def __init__(self, needs: ConcertimNeeds) -> None:
         self._needs = needs
         self._again = Again(needs.clock)
+        self._changing = asyncio.Lock()
+        """Accounts: what one request takes back, another one must not have been told it has."""
+        self._refused: dict[bytes, float] = {}
+        """Credentials that Keystone refused (a digest) → until when it is not asked. It locks accounts that fail too often."""
         self._asked = needs.telemetry.counter(
             "front_end_requests_total", "Requests of a front end, by route and status.", "route", "status"
         )
@@ -172,7 +183,9 @@ class ConcertimApi:
                 check_signature(request, self._needs.jwt_secret)
             raw = await request.read()
             body = body_of(raw)
-            return await self._again.answer(request, raw, lambda: self._answered(route, work, request, body))
+            return await self._again.answer(
+                request, raw, lambda: self._answered(route, work, request, body), keep=(request.method, route) in ONCE
+            )
 
         return guarded
 
@@ -224,6 +237,12 @@ class ConcertimApi:
                 f"cloud_env.auth_url is not this cloud's Keystone, {own.auth_url}: "
                 "correct it, or add it to faces.concertim.auth_urls"
             )
+        key = hashlib.sha256(
+            msgspec.json.encode([env.user_id, env.username, env.user_domain_name, env.password.reveal()])
+        ).digest()
+        now = self._needs.clock.monotonic()
+        if self._refused.get(key, 0.0) > now:
+            raise Unauthenticated(REFUSED)
         # (With an id no domain is said.)
         cloud = OpenStackCloud(
             Credentials(
@@ -251,13 +270,30 @@ class ConcertimApi:
         )
         try:
             yield cloud
+        except Unauthenticated:
+            self._refused = {one: until for one, until in self._refused.items() if until > now}
+            if len(self._refused) < MOST_REFUSED:
+                self._refused[key] = now + REFUSED_SECONDS
+            raise Unauthenticated(REFUSED) from None
         finally:
             await cloud.close()
 
+    async def _signs_in(self, user_id: str, password: Secret) -> bool:
+        """Whether this is the user's password."""
+        own = self._needs.own.credentials
+        made = Credentials(
+            auth_url=own.auth_url, user_id=user_id, password=password, cacert=own.cacert, cert=own.cert, key=own.key
+        )
+        try:
+            await issue_token(made, clock=self._needs.clock)
+        except Unauthenticated:
+            return False
+        return True
+
     @asynccontextmanager
     async def _accounts(self, request: web.Request, body: JsonObject) -> Any:
-        async with self._as(self._env(request, body)) as cloud:
-            accounts = Accounts(cloud, self._needs.names)
+        async with self._changing, self._as(self._env(request, body)) as cloud:
+            accounts = Accounts(cloud, self._needs.names, self._signs_in)
             try:
                 yield accounts
             except BaseException:
@@ -316,23 +352,30 @@ class ConcertimApi:
     async def delete_team(self, request: web.Request, body: JsonObject) -> web.Response:
         project = text(inner(body, "team_info"), "project_id", of="team_info.")
         async with self._accounts(request, body) as accounts:
-            await accounts.domain()  # whoever can't sign in learns nothing
-            if left := await self._left_in(project):
-                # Nobody could reach them any more, and they would go on costing.
-                raise Conflict(f"the project still has {left}: destroy them first")
-            await accounts.delete_project(project)
+            # Nobody could reach what is left in it any more, and it would go on costing.
+            await accounts.delete_project(project, lambda: self._left_in(project))
         log.info("a project was deleted for the front end", extra=kv(project=project))
         return answer(201, {"success": True})
 
     async def _left_in(self, project: str) -> str:
-        """What keeps a project from being deleted; "": nothing, as far as we know."""
+        """What keeps a project from being deleted; "": nothing. The cloud is asked: what we know of it may be nothing yet."""
         found: list[str] = []
-        for kind, name in (("Stack", "stack"), ("Server", "server"), ("Volume", "volume")):
-            rows = await self._needs.inventory.all(self._needs.source, kind)
-            number = sum(1 for row in rows.values() if row.get("metadata", {}).get("namespace") == project)
-            if number:
-                found.append(f"{number} {name}{'s' if number > 1 else ''}")
-        return ", ".join(found)
+        query = (("all_tenants", "1"), ("project_id", project), ("limit", "1"))
+        for service, key in ((COMPUTE, "servers"), (BLOCK_STORAGE, "volumes")):
+            try:
+                rows = (await self._needs.own.get(service, f"/{key}", query)).body.get(key)
+            except NoService:
+                continue
+            if rows:
+                found.append(key)
+        try:
+            async for page in self._needs.own.pages(ORCHESTRATION, "/stacks", "stacks"):
+                if any(row.get("project") == project for row in page.items):
+                    found.append("stacks")
+                    break
+        except NoService:
+            pass
+        return " and ".join(found)
 
     async def grant_role(self, request: web.Request, body: JsonObject) -> web.Response:
         role = inner(body, "team_role")
@@ -454,7 +497,7 @@ class ConcertimApi:
             errand = Errand(action=action, id=id_, name=name, by=f"concertim: {env.who}")
             try:
                 words = await self._needs.errands.do(errand, cloud)
-            except (Refused, BadRequest, NoService) as why:
+            except (BadRequest, NoService) as why:
                 if type_ != "racks":
                     raise
                 words = await self._one_by_one(cloud, errand, why)

@@ -239,7 +239,7 @@ def _heard(given: Mapping[str, Mapping[str, Any]], account: Mapping[str, Any], h
 
 
 def _followed(account: Mapping[str, Any], url: str) -> dict[str, Any]:
-    return {"name": SOURCE, "type": "vedette", "url": url, "allow_insecure": True, "api": dict(account)}
+    return {"name": SOURCE, "type": "vedette", "url": url, "source": SOURCE, "allow_insecure": True, "api": dict(account)}
 
 
 def _mirror(section: Mapping[str, Any], hidden: Any, *, writes: bool) -> dict[str, Any]:

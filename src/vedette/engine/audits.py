@@ -342,7 +342,9 @@ class Audits:
 
     def _plan_under_way(self) -> str:
         """A plan that is being carried out; "": none is."""
-        return next((plan.uuid for plan in self._records.all(ActionPlan) if plan.state in ("ONGOING", "CANCELLING")), "")
+        # (What somebody asked for at a front end is one step, and none of ours.)
+        plans = (plan for plan in self._records.all(ActionPlan) if not plan.requested_by)
+        return next((plan.uuid for plan in plans if plan.state in ("ONGOING", "CANCELLING")), "")
 
     # --- one run -----------------------------------------------------------------------------------------------------------
 

@@ -20,14 +20,15 @@ from uuid import uuid4
 import msgspec
 
 from vedette.engine.hands import News, Waiting
-from vedette.engine.records import Records
-from vedette.errors import Conflict, NotFound, TryLater, VedetteError
+from vedette.engine.records import DELETED, OWNER, Records
+from vedette.errors import Conflict, NotAllowed, NotFound, TryLater, VedetteError
 from vedette.kit.backoff import delays
 from vedette.kit.clock import Clock, rfc3339
 from vedette.kit.log import kv
 from vedette.kit.tasks import cancel, spawn
 from vedette.kit.telemetry import Telemetry
 from vedette.model.audit import Action, ActionPlan
+from vedette.model.delivery import PutState
 from vedette.ports import Action as Kind
 from vedette.ports import Cloud, Hands, Skip, Standing, Store
 
@@ -73,6 +74,7 @@ class Errands:
     ) -> None:
         """`cloud`: ours, to look with; raises when there is none. `timeout`: seconds until one without an end has failed."""
         self._records = records
+        self._store = store
         self._actions = actions
         self._cloud = cloud
         self._clock = clock
@@ -247,13 +249,20 @@ class Errands:
             hands = Hands(
                 cloud=self._cloud(), clock=self._clock, request_id=action.request_id, say=lambda text: None, wait=waiting
             )
-            standing = await kind.look(hands, action.input_parameters, action.before or {})
+            try:
+                standing = await kind.look(hands, action.input_parameters, action.before or {})
+                if standing == "done":
+                    await kind.verify(hands, action.input_parameters, action.before or {})
+            except NotAllowed as why:
+                # Of our own account: it says nothing of the errand.
+                raise TryLater(str(why)) from None
             return standing in ("done", "unsure") or (standing == "undone" and self._clock.monotonic() >= until)
 
         try:
             await waiting(over, self._timeout, action.action_type)
-            assert hands is not None
-            await kind.verify(hands, action.input_parameters, action.before or {})
+            if standing != "done":
+                assert hands is not None
+                await kind.verify(hands, action.input_parameters, action.before or {})
         except VedetteError as why:
             return "FAILED", "failed" if standing == "undone" else "unsure", str(why)
         return "SUCCEEDED", "done", None
@@ -303,7 +312,10 @@ class Errands:
         over = [one for one in self._records.all(ActionPlan) if one.requested_by and one.state != "ONGOING"]
         for plan in over[: max(0, len(over) - KEPT)]:
             try:
-                await self._records.write(deletes=[plan, *self._records.actions_of(plan.uuid)])
+                gone = [plan, *self._records.actions_of(plan.uuid)]
+                await self._records.write(deletes=gone)
+                # Without the copies that deleted plans leave: there would be no end to them.
+                await self._store.append([], work=[PutState(OWNER, DELETED, f"{one.KIND}/{one.uuid}", None) for one in gone])
             except (Conflict, NotFound):
                 continue  # somebody else did
 

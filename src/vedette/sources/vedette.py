@@ -56,8 +56,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     url: str
     """Where it is, such as `https://vedette.example.org:8470`."""
-    source: str = ""
-    """Which of its sources; none: all of them."""
+    source: str
+    """Which of its sources. (Of several, and of its hooks, nobody could tell here who says it.)"""
     token: Secret = Secret()
     """A token that it takes, of an admin; none: one from Keystone, with the account of `api`."""
     ca: FilePath = ""
@@ -194,7 +194,7 @@ class VedetteSource:
             await cancel(reading)
 
     async def _read(self, queue: asyncio.Queue[Notice | int]) -> None:
-        query = {"source": self._options.source} if self._options.source else {}
+        query = {"source": self._options.source}
         async with aclosing(self._client.events(query, after=max(self._place, 0))) as events:
             async for news in events:
                 match news:
