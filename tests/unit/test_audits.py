@@ -350,6 +350,19 @@ async def test_a_plan_that_is_carried_out_makes_triggers_wait_and_others_skip_wi
         assert place.now(again).status_message is None
 
 
+async def test_what_a_front_ends_user_asked_for_holds_up_no_audit() -> None:
+    place = Place()
+    async with place.running():
+        plan = ActionPlan(
+            uuid="p", audit_uuid="", strategy_uuid="", strategy_name="", state="ONGOING", requested_by="concertim: somebody"
+        )
+        await place.records.write([plan])
+        once, event = await place.audit("ONESHOT", name="once"), await place.audit("EVENT")
+        await place.audits.trigger("a", alarm(0))
+        await place.rest()
+        assert place.now(once).state == place.now(event).state == "SUCCEEDED"
+
+
 async def test_a_continuous_audit_runs_by_its_seconds_until_its_end_and_supersedes_its_plans() -> None:
     """A13."""
     place = Place()

@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from vedette.engine import errands as module
 from vedette.engine.errands import GRACE_SECONDS, Errand, Errands
 from vedette.engine.records import Records
-from vedette.errors import CloudUnavailable, Forbidden, GiveUp, StoreUnavailable, TryLater
+from vedette.errors import CloudUnavailable, Forbidden, GiveUp, StoreUnavailable, TryLater, Unauthenticated
 from vedette.kit.tasks import cancel
 from vedette.kit.telemetry import Telemetry
 from vedette.model.audit import Action, ActionPlan
@@ -257,3 +258,26 @@ async def test_there_is_a_bound_to_what_is_under_way_and_to_what_is_kept(monkeyp
         await here.clock.advance(11)
         assert [state for state, *_ in here.now()] == ["SUCCEEDED", "SUCCEEDED"], "the oldest went"
         assert len(here.records.all(Action)) == 2
+
+
+async def test_one_error_on_the_way_is_no_end() -> None:
+    """Our own token hiccups, or the post-condition can't be looked at once: that says nothing of the errand."""
+    async with place() as here:
+        kind = here.lamp.kind()
+        troubles: list[Exception] = [Unauthenticated("our token has ended"), CloudUnavailable("503")]
+
+        async def look(hands: Hands, given: JsonObject, before: JsonObject) -> Standing:
+            if troubles and isinstance(troubles[0], Unauthenticated):
+                raise troubles.pop(0)
+            return here.lamp.standing
+
+        async def verify(hands: Hands, given: JsonObject, before: JsonObject) -> None:
+            if troubles:
+                raise troubles.pop(0)
+
+        here.errands._actions = {"light": msgspec.structs.replace(kind, look=look, verify=verify)}
+        await here.ask()
+        here.lamp.standing = "done"
+        await here.clock.advance(30)
+        assert here.now() == [("SUCCEEDED", "done", "light hall")]
+        assert not troubles
