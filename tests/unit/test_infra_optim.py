@@ -794,3 +794,14 @@ async def test_garbage_is_the_callers_fault(bodies: list[Any], patches: list[Any
             ):
                 status, said, _ = await place.ask("PATCH", path, patch)
                 assert status < 500, (path, patch, said)
+
+
+@pytest.mark.parametrize("state", [[], {}, ["CANCELLED"], 1, True])
+async def test_a_state_that_is_no_word_is_the_callers_fault(state: Any) -> None:
+    async with placed() as place:
+        audit = await place.audit()
+        plan, step = await place.plan()
+        patch = [{"op": "replace", "path": "/state", "value": state}]
+        for path in (f"/v1/audits/{audit.uuid}", f"/v1/action_plans/{plan.uuid}", f"/v1/actions/{step.uuid}"):
+            status, said, _ = await place.ask("PATCH", path, patch)
+            assert status in (400, 409), (path, said)

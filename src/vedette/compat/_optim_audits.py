@@ -200,8 +200,8 @@ def changed(audit: Audit, body: Any, records: Records, version: Version) -> Audi
         if not after.get(name):
             raise BadRequest(f"'/{name}' is a mandatory attribute and can not be removed")
     state = after["state"]
-    if state != audit.state and state not in AUDIT.get(audit.state, ()):
-        raise BadRequest(patch_error(patch, f"State transition not allowed: ({audit.state} -> {state})"))
+    if state != audit.state and not (isinstance(state, str) and state in AUDIT.get(audit.state, ())):
+        raise BadRequest(patch_error(patch, f"State transition not allowed: ({audit.state} -> {str(state)[:40]})"))
     if state == "DELETED":
         raise BadRequest(patch_error(patch, "to delete an audit, use DELETE"))
     goal = _found(records, GoalRecord, str(after.pop("goal")), "Goal")

@@ -375,7 +375,7 @@ class _Api:
             after = patched({"state": plan.state}, patch).get("state")
             if plan.requested_by:
                 raise BadRequest(patch_error(patch, f"it was asked for by {plan.requested_by}, and is under way"))
-            if after not in PLAN_BY_USER.get(plan.state, ()):
+            if not (isinstance(after, str) and after in PLAN_BY_USER.get(plan.state, ())):
                 raise BadRequest(patch_error(patch, f"State transition not allowed: ({plan.state} -> {str(after)[:40]})"))
             puts: list[Record] = [msgspec.structs.replace(plan, state=after)]
             if after == "CANCELLED":
