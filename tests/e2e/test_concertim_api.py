@@ -438,6 +438,13 @@ async def test_keystone_is_not_asked_again_and_again_with_what_it_refused(tmp_pa
             assert (await front.ask("GET", "/key_pairs", wrong))[0] == 401
         assert front.cloud.identity.logins == before + 1
         await front.good("GET", "/key_pairs", user="demo")
+        # Without a role there is no token for a project either; with one, there is at once.
+        project = front.cloud.project_id("service")
+        other = {"cloud_env": front.env("demo", project_id=project)}
+        assert (await front.ask("GET", "/key_pairs", other))[0] == 401
+        role = {"role": "member", "project_id": project, "user_id": front.cloud.user_id("demo")}
+        await front.good("POST", "/team_role", {"team_role": role})
+        await front.good("GET", "/key_pairs", other)
 
 
 async def test_a_refusal_is_told_as_one(tmp_path: Path) -> None:

@@ -238,7 +238,9 @@ class ConcertimApi:
                 "correct it, or add it to faces.concertim.auth_urls"
             )
         key = hashlib.sha256(
-            msgspec.json.encode([env.user_id, env.username, env.user_domain_name, env.password.reveal()])
+            msgspec.json.encode(
+                [env.user_id, env.username, env.user_domain_name, env.password.reveal(), env.project_id, env.project_name]
+            )
         ).digest()
         now = self._needs.clock.monotonic()
         if self._refused.get(key, 0.0) > now:
@@ -299,6 +301,8 @@ class ConcertimApi:
             except BaseException:
                 await accounts.take_back()
                 raise
+            # A role or a password may be another one now.
+            self._refused.clear()
 
     # --- users and teams ---------------------------------------------------------------------------------------------------
 
