@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from vedette.actions._nova import NAME, SETTLE_SECONDS, UUID
+from vedette.actions._nova import ONE_OBJECT, SETTLE_SECONDS
 from vedette.errors import GiveUp, NotFound, Refused
 from vedette.ports import Action, Cloud, Hands, JsonObject, Ready, Skip, Standing
 
@@ -77,12 +77,7 @@ def deleted(
     return Action(
         name=f"{resource}_delete",
         doc=f"Delete a {resource}",
-        schema={
-            "type": "object",
-            "properties": {"resource_id": UUID, "resource_name": NAME},
-            "required": ["resource_id"],
-            "additionalProperties": False,
-        },
+        schema=ONE_OBJECT,
         check=check,
         run=run,
         verify=verify,

@@ -7,7 +7,7 @@ https://docs.openstack.org/api-ref/orchestration/v1/#stack-actions
 
 from __future__ import annotations
 
-from vedette.actions._nova import NAME, SETTLE_SECONDS, UUID
+from vedette.actions._nova import ONE_OBJECT, SETTLE_SECONDS
 from vedette.errors import GiveUp, Refused
 from vedette.ports import Action, Cloud, Hands, JsonObject, Ready, Skip, Standing
 
@@ -96,12 +96,7 @@ def switched(word: str) -> Action:
     return Action(
         name=f"stack_{word}",
         doc=f"{word.capitalize()} everything in a stack",
-        schema={
-            "type": "object",
-            "properties": {"resource_id": UUID, "resource_name": NAME},
-            "required": ["resource_id"],
-            "additionalProperties": False,
-        },
+        schema=ONE_OBJECT,
         check=check,
         run=run,
         verify=verify,

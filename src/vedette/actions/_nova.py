@@ -20,6 +20,13 @@ SETTLE_SECONDS = 3_600.0
 
 UUID = {"type": "string", "pattern": "^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$"}
 NAME = {"type": ["string", "null"]}
+ONE_OBJECT: JsonObject = {
+    "type": "object",
+    "properties": {"resource_id": UUID, "resource_name": NAME},
+    "required": ["resource_id"],
+    "additionalProperties": False,
+}
+"""Parameters of an action that needs to know only what it is about."""
 
 
 async def server(cloud: Cloud, id_: str) -> JsonObject | None:
@@ -129,12 +136,7 @@ def switched(
     return Kind(
         name=name,
         doc=doc,
-        schema={
-            "type": "object",
-            "properties": {"resource_id": UUID, "resource_name": NAME},
-            "required": ["resource_id"],
-            "additionalProperties": False,
-        },
+        schema=ONE_OBJECT,
         check=check,
         run=run,
         verify=verify,

@@ -7,7 +7,7 @@ https://docs.openstack.org/api-ref/compute/#detach-a-volume-from-an-instance
 from __future__ import annotations
 
 from vedette.actions._cinder import BLOCK_STORAGE, MICROVERSION, the_volume, volume
-from vedette.actions._nova import COMPUTE, NAME, SETTLE_SECONDS, UUID, server
+from vedette.actions._nova import COMPUTE, ONE_OBJECT, SETTLE_SECONDS, server
 from vedette.actions._nova import MICROVERSION as NOVAS
 from vedette.errors import GiveUp, NotFound, Refused
 from vedette.ports import Action, Hands, JsonObject, Ready, Skip, Standing
@@ -92,12 +92,7 @@ async def _look(hands: Hands, parameters: JsonObject, before: JsonObject) -> Sta
 ACTION = Action(
     name="volume_detach",
     doc="Take a volume from the servers that use it",
-    schema={
-        "type": "object",
-        "properties": {"resource_id": UUID, "resource_name": NAME},
-        "required": ["resource_id"],
-        "additionalProperties": False,
-    },
+    schema=ONE_OBJECT,
     check=_check,
     run=_run,
     verify=_verify,
